@@ -1,0 +1,1 @@
+//! Packing, checking and unpacking of record batches.
