@@ -1,6 +1,7 @@
 //! The Kelda broker as a library. Rooms, top to bottom; imports run downward only:
 //! node, config -> rpc -> broker -> consensus -> storage -> middleware -> telemetry, machine -> types.
 
+pub mod broker;
 pub mod machine;
 pub mod storage;
 pub mod types;

@@ -1,0 +1,146 @@
+//! What can go wrong with a verb of the broker. One variant a fact; each maps to exactly one `ErrorReason`.
+
+use crate::types::{NodeId, Offset};
+
+/// A field of a request that is out of its bounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Path of the field, such as `records[3].headers`.
+    pub field: String,
+    /// What it must be.
+    pub message: String,
+}
+
+impl Violation {
+    /// A violation of `field`.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// Why a verb failed. The documentation of `kelda.v1.ErrorReason` says what a client should do about each.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(
+    missing_docs,
+    reason = "the fields are the numbers that the message shows"
+)]
+pub enum Error {
+    #[error("invalid request: {}", describe(.0))]
+    InvalidFields(Vec<Violation>),
+    #[error("topic name {topic:?} must match [a-zA-Z0-9._-]{{1,249}} and not be . or ..")]
+    InvalidTopicName { topic: String },
+    #[error("topic {topic} does not exist: create it first")]
+    UnknownTopic { topic: String },
+    #[error("topic {topic} has no partition {partition}: it has {partition_count}")]
+    UnknownPartition {
+        topic: String,
+        partition: i64,
+        partition_count: u32,
+    },
+    #[error("topic {topic} exists already")]
+    TopicExists { topic: String },
+    #[error("record {record_index} has {size_bytes} bytes, more than the limit of {limit_bytes}")]
+    RecordTooLarge {
+        record_index: usize,
+        size_bytes: usize,
+        limit_bytes: usize,
+    },
+    #[error(
+        "batch has {size_bytes} bytes or records, more than the limit of {limit_bytes}: send fewer records at once"
+    )]
+    BatchTooLarge {
+        size_bytes: usize,
+        limit_bytes: usize,
+    },
+    #[error("crc32c is {expected:#010x} but the bytes have {actual:#010x}")]
+    ChecksumMismatch { expected: u32, actual: u32 },
+    #[error("record_count is {expected} but there are {actual} records")]
+    RecordCountMismatch { expected: i64, actual: u64 },
+    #[error("records can not be decoded: {detail}")]
+    MalformedRecords { detail: String },
+    #[error("batch decompresses to more than the limit of {limit_bytes} bytes")]
+    DecompressedTooLarge { limit_bytes: usize },
+    #[error("offset {offset} is outside [{log_start}, {end}]")]
+    OffsetOutOfRange {
+        offset: i64,
+        log_start: Offset,
+        end: Offset,
+    },
+    #[error("expected_offset is {expected} but the next offset is {next}")]
+    ExpectedOffsetMismatch { expected: i64, next: Offset },
+    #[error(
+        "session {session} epoch {epoch} is fenced by epoch {current_epoch}: stop this producer"
+    )]
+    ProducerFenced {
+        session: String,
+        epoch: i32,
+        current_epoch: i32,
+    },
+    #[error("session {session} sent sequence {sequence} but {expected_sequence} is next")]
+    SequenceOutOfOrder {
+        session: String,
+        sequence: i64,
+        expected_sequence: i64,
+    },
+    #[error("this node does not lead the partition")]
+    NotLeader {
+        leader: Option<NodeId>,
+        address: Option<String>,
+    },
+    #[error("partition {partition} of topic {topic} has no leader now: try again")]
+    NoLeader { topic: String, partition: u32 },
+    #[error("the node is starting or stopping: try again or use another node")]
+    NotReady,
+    #[error("too much is in flight ({limit}): wait and try again")]
+    Overloaded { limit: &'static str },
+    #[error(
+        "free disk space of {free_bytes} bytes is below the floor of {floor_bytes}: free space or lower --free-floor"
+    )]
+    DiskFull { free_bytes: u64, floor_bytes: u64 },
+    #[error("the deadline passed")]
+    DeadlineExceeded,
+    #[error(
+        "stored data of partition {partition} of topic {topic} fails its checksum and is not served: restore it"
+    )]
+    CorruptData { topic: String, partition: u32 },
+    #[error("the limit of {limit} is reached")]
+    LimitReached { limit: usize },
+    #[error("replication factor {replication_factor} needs more nodes than the {nodes} there are")]
+    NotEnoughNodes {
+        replication_factor: i32,
+        nodes: usize,
+    },
+    #[error("internal error: {detail}")]
+    Internal { detail: String },
+}
+
+fn describe(violations: &[Violation]) -> String {
+    let lines: Vec<_> = violations
+        .iter()
+        .map(|v| format!("{} {}", v.field, v.message))
+        .collect();
+    lines.join("; ")
+}
+
+impl Error {
+    /// One field at fault.
+    pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::InvalidFields(vec![Violation::new(field, message)])
+    }
+
+    /// Whether the same call may succeed later without a change.
+    pub fn retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::NotLeader { .. }
+                | Self::NoLeader { .. }
+                | Self::NotReady
+                | Self::Overloaded { .. }
+                | Self::DiskFull { .. }
+                | Self::DeadlineExceeded
+        )
+    }
+}
