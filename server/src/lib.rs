@@ -4,4 +4,5 @@
 pub mod broker;
 pub mod machine;
 pub mod storage;
+pub mod telemetry;
 pub mod types;

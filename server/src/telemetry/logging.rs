@@ -1,0 +1,164 @@
+//! The log: lines or JSON on stderr, quiet unless asked.
+//!
+//! A filter is a list by commas: a level (`off`, `error`, `warn`, `info`, `debug`) for Kelda as a whole, and
+//! `target=level` for a part. A target is a room of the broker (`storage=debug`) or the path of any module
+//! (`h2=debug`). Libraries are heard from `warn` up unless they are named: `--log debug` means Kelda's own doings,
+//! not every HTTP/2 frame.
+
+use std::{io, io::IsTerminal as _, str::FromStr as _};
+
+use tracing_subscriber::{
+    Layer as _,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people; coloured if stderr is a terminal.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A piece of the filter is neither a level nor `target=level`.
+    #[error(
+        "log filter has {0:?}: use off, error, warn, info or debug, or TARGET=LEVEL such as storage=debug"
+    )]
+    BadFilter(String),
+    /// Logging was set up before in this process.
+    #[error("logging is set up already")]
+    AlreadySet,
+}
+
+/// Crates whose level a bare level sets.
+const OWN_CRATES: [&str; 3] = ["kelda_server", "kelda_client", "kelda"];
+
+/// Rooms that a filter may name without their crate.
+const ROOMS: [&str; 10] = [
+    "node",
+    "config",
+    "rpc",
+    "broker",
+    "consensus",
+    "storage",
+    "membership",
+    "middleware",
+    "telemetry",
+    "machine",
+];
+
+/// Sends the log of the whole process to stderr, once.
+pub fn init(filter: &str, format: Format) -> Result<(), Error> {
+    let targets = parse(filter)?;
+    let registry = tracing_subscriber::registry();
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    match format {
+        Format::Text => registry.with(lines.with_filter(targets)).try_init(),
+        Format::Json => registry
+            .with(lines.json().flatten_event(true).with_filter(targets))
+            .try_init(),
+    }
+    .map_err(|_| Error::AlreadySet)
+}
+
+/// Checks a filter without setting anything up.
+pub fn check(filter: &str) -> Result<(), Error> {
+    parse(filter).map(drop)
+}
+
+/// tracing's own parser takes any bare word for a target, so that a misspelt level would silence the log; this one
+/// refuses it.
+fn parse(filter: &str) -> Result<Targets, Error> {
+    let mut targets = Targets::new().with_default(LevelFilter::WARN);
+    for name in OWN_CRATES {
+        targets = targets.with_target(name, LevelFilter::INFO);
+    }
+    for piece in filter.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        let bad = || Error::BadFilter(piece.to_owned());
+        let level = |text: &str| match LevelFilter::from_str(text) {
+            // Numbers are levels to tracing, but to nobody else.
+            Ok(level) if !text.is_empty() && !text.starts_with(|c: char| c.is_ascii_digit()) => {
+                Ok(level)
+            }
+            _ => Err(bad()),
+        };
+        match piece.split_once('=') {
+            None => {
+                let level = level(piece)?;
+                targets = targets.with_default(level.min(LevelFilter::WARN));
+                for name in OWN_CRATES {
+                    targets = targets.with_target(name, level);
+                }
+            }
+            Some((target, text)) => {
+                let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+                if target.is_empty() || !target.chars().all(is_path) {
+                    return Err(bad());
+                }
+                let level = level(text)?;
+                targets = if ROOMS.contains(&target) {
+                    targets.with_target(format!("kelda_server::{target}"), level)
+                } else {
+                    targets.with_target(target, level)
+                };
+            }
+        }
+    }
+    Ok(targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn an_empty_filter_is_quiet() {
+        let targets = parse("").unwrap();
+        assert!(targets.would_enable("kelda_server::storage", &Level::INFO));
+        assert!(!targets.would_enable("kelda_server::storage", &Level::DEBUG));
+        assert!(!targets.would_enable("openraft::core", &Level::INFO));
+        assert!(targets.would_enable("openraft::core", &Level::WARN));
+    }
+
+    #[test]
+    fn a_level_means_kelda_and_a_room_means_that_room() {
+        let targets = parse("info, storage=debug,h2=info").unwrap();
+        assert!(targets.would_enable("kelda_server::storage::writer", &Level::DEBUG));
+        assert!(!targets.would_enable("kelda_server::rpc", &Level::DEBUG));
+        assert!(targets.would_enable("h2::codec", &Level::INFO));
+        let targets = parse("debug").unwrap();
+        assert!(targets.would_enable("kelda_server::rpc", &Level::DEBUG));
+        assert!(!targets.would_enable("h2::codec", &Level::DEBUG));
+        let targets = parse("off").unwrap();
+        assert!(!targets.would_enable("kelda_server::rpc", &Level::ERROR));
+        assert!(!targets.would_enable("h2::codec", &Level::ERROR));
+    }
+
+    #[test]
+    fn a_misspelt_filter_is_refused() {
+        for filter in ["debg", "storage=", "storage=loud", "=info", "5", "a b=info"] {
+            assert!(check(filter).is_err(), "{filter}");
+        }
+    }
+
+    #[test]
+    fn logging_is_set_up_once() {
+        assert_eq!(
+            init("nonsense", Format::Text),
+            Err(Error::BadFilter("nonsense".to_owned()))
+        );
+        init("off", Format::Json).unwrap();
+        assert_eq!(init("off", Format::Text), Err(Error::AlreadySet));
+    }
+}

@@ -1,0 +1,14 @@
+//! Telemetry: the clock, the log, metrics and trace context. OpenTelemetry is known only here.
+//!
+//! Nothing in this room runs in the background: an idle node spends nothing on being observable. Start reading at
+//! [`Metrics`], then [`logging`].
+
+pub mod clock;
+pub mod logging;
+mod metrics;
+mod process;
+mod rpc_metrics;
+pub mod trace_context;
+
+pub use metrics::Metrics;
+pub use rpc_metrics::{RpcMetrics, Shed};
