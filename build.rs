@@ -24,6 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // `Bytes` fields are slices of the received buffer: no copy of the payload.
     tonic_prost_build::configure()
         .bytes(".")
+        // Maps that are stored have one byte form, whatever the order of insertion.
+        .btree_map(".kelda.internal")
         .compile_fds(descriptors)?;
     Ok(())
 }
