@@ -9,7 +9,13 @@ pub mod limits;
 pub mod partitioner;
 
 /// Messages, clients and servers of package `kelda.v1`.
-#[allow(clippy::all, unreachable_pub, unused_qualifications, missing_docs)]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated code"
+)]
 pub mod v1 {
     tonic::include_proto!("kelda.v1");
 }
@@ -17,7 +23,13 @@ pub mod v1 {
 /// Messages of package `kelda.internal.v1`.
 pub mod internal {
     /// The only version there is.
-    #[allow(clippy::all, unreachable_pub, unused_qualifications, missing_docs)]
+    #[allow(
+        clippy::all,
+        clippy::pedantic,
+        unreachable_pub,
+        unused_qualifications,
+        reason = "generated code"
+    )]
     pub mod v1 {
         tonic::include_proto!("kelda.internal.v1");
     }
