@@ -1,1 +1,0 @@
-//! Packing, checking and unpacking of record batches.
