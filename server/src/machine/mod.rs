@@ -5,7 +5,9 @@
 //! part of the storage format, because a log written by one version is applied again by the next: a change of a
 //! rule or of a constant here needs a new format version. Start reading at [`partition`].
 
+pub mod catalog;
 pub mod partition;
+pub mod topic_config;
 
 mod sessions;
 

@@ -1,0 +1,387 @@
+//! The catalog machine: which nodes, topics and partitions there are. Ids are counted up and never given twice.
+
+mod stored;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use kelda_proto::internal::v1::catalog_command::{
+    AddPartitions, Command, CreateTopic, RegisterNode, UpdateTopic,
+};
+use kelda_proto::internal::v1::{CatalogCommand, ReplicaSet};
+use kelda_proto::limits::PARTITIONS_MAX;
+use kelda_proto::v1::TopicConfig;
+
+use super::topic_config::validate_name;
+use crate::types::{GroupId, NodeId};
+
+/// Most topics of a cluster.
+pub const TOPICS_MAX: usize = 100_000;
+/// Most partitions of all topics together.
+pub const CLUSTER_PARTITIONS_MAX: usize = 100_000;
+/// Most nodes that a cluster ever knew.
+pub const NODES_MAX: usize = 10_000;
+
+/// Everything that the whole cluster knows. A clone shares its topics with the original.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Catalog {
+    cluster_id: String,
+    nodes: BTreeMap<NodeId, Node>,
+    topics: BTreeMap<Arc<str>, Arc<Topic>>,
+    /// Topic and number of each partition.
+    groups: BTreeMap<GroupId, (Arc<str>, u32)>,
+    next_node_id: u64,
+    next_topic_id: u64,
+    next_group_id: u64,
+    version: u64,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Id.
+    pub id: NodeId,
+    /// Name.
+    pub name: String,
+    /// Address for clients, host:port.
+    pub address: String,
+    /// Software version.
+    pub version: String,
+}
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Topic {
+    /// Id: a topic that was deleted and created again has another one.
+    pub id: u64,
+    /// Name.
+    pub name: String,
+    /// Configuration: only what was set.
+    pub config: TopicConfig,
+    /// When it was created, by the proposer's clock.
+    pub create_time_ms: i64,
+    /// Partitions; the position is the number.
+    pub partitions: Vec<Partition>,
+}
+
+/// A partition of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Its Raft group.
+    pub group: GroupId,
+    /// Where it is.
+    pub replicas: Vec<NodeId>,
+}
+
+/// Which topics to go through, in ascending order of name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TopicRange<'a> {
+    /// Only names that start with this.
+    pub prefix: &'a str,
+    /// Only names behind this one; empty: all.
+    pub after: &'a str,
+}
+
+/// What a command changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The cluster has an id.
+    ClusterFounded,
+    /// A node is known, or known anew.
+    NodeRegistered {
+        /// Its id.
+        id: NodeId,
+    },
+    /// There is a new topic.
+    TopicCreated {
+        /// Its id.
+        topic: u64,
+    },
+    /// A topic has another configuration.
+    TopicUpdated,
+    /// A topic is gone.
+    TopicDeleted {
+        /// Groups of its partitions: nothing refers to them any more.
+        groups: Vec<GroupId>,
+    },
+    /// A topic has more partitions.
+    PartitionsAdded,
+    /// Nothing: the catalog was already as the command wants it.
+    Unchanged,
+}
+
+/// Why a command changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// The name is taken.
+    #[error("a topic of this name exists")]
+    TopicExists,
+    /// There is no such topic.
+    #[error("no such topic: create it first")]
+    UnknownTopic,
+    /// A node id that was never given.
+    #[error("no such node")]
+    UnknownNode,
+    /// Somebody else added partitions.
+    #[error("the topic has {partition_count} partitions now")]
+    PartitionCountChanged {
+        /// Partitions that it has.
+        partition_count: u32,
+    },
+    /// The cluster is full.
+    #[error("the cluster's limit of {limit} is reached")]
+    LimitReached {
+        /// The limit.
+        limit: usize,
+    },
+    /// The command is not one that a broker proposes.
+    #[error("malformed command: {0}")]
+    Malformed(&'static str),
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self {
+            cluster_id: String::new(),
+            nodes: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            next_node_id: 1,
+            next_topic_id: 1,
+            // 0 is the catalog's own group.
+            next_group_id: 1,
+            version: 0,
+        }
+    }
+}
+
+impl Catalog {
+    /// Makes an empty catalog.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Counts the changes so far.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Id of the cluster; empty before it is founded.
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    /// Returns a topic.
+    pub fn topic(&self, name: &str) -> Option<&Topic> {
+        self.topics.get(name).map(Arc::as_ref)
+    }
+
+    /// Goes through topics in ascending order of name.
+    pub fn topics_from<'a>(
+        &'a self,
+        range: TopicRange<'a>,
+    ) -> impl Iterator<Item = &'a Topic> + use<'a> {
+        let start = if range.after >= range.prefix && !range.after.is_empty() {
+            Bound::Excluded(range.after)
+        } else {
+            Bound::Included(range.prefix)
+        };
+        self.topics
+            .range::<str, _>((start, Bound::Unbounded))
+            .map(|(_, topic)| topic.as_ref())
+            .take_while(move |topic| topic.name.starts_with(range.prefix))
+    }
+
+    /// Goes through the nodes in ascending order of id.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// Returns a node.
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(&id)
+    }
+
+    /// Number of topics.
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Number of partitions of all topics.
+    pub fn partition_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Topic and number of the partition that a group belongs to.
+    pub fn partition_of_group(&self, group: GroupId) -> Option<(&str, u32)> {
+        self.groups
+            .get(&group)
+            .map(|(topic, partition)| (topic.as_ref(), *partition))
+    }
+
+    /// Applies a command.
+    ///
+    /// # Errors
+    /// Says why the command changed nothing.
+    pub fn apply(&mut self, command: &CatalogCommand) -> Result<Change, Rejection> {
+        let change = match &command.command {
+            None => Err(Rejection::Malformed("no command")),
+            Some(Command::FoundCluster(found)) => self.found(&found.cluster_id),
+            Some(Command::RegisterNode(register)) => self.register(register),
+            Some(Command::CreateTopic(create)) => self.create(create, command.time_ms),
+            Some(Command::UpdateTopic(update)) => self.update(update),
+            Some(Command::DeleteTopic(delete)) => self.delete(&delete.name),
+            Some(Command::AddPartitions(add)) => self.add_partitions(add),
+        }?;
+        if change != Change::Unchanged {
+            self.version += 1;
+        }
+        Ok(change)
+    }
+
+    fn found(&mut self, cluster_id: &str) -> Result<Change, Rejection> {
+        if cluster_id.is_empty() {
+            return Err(Rejection::Malformed("empty cluster id"));
+        }
+        if !self.cluster_id.is_empty() {
+            return Ok(Change::Unchanged);
+        }
+        cluster_id.clone_into(&mut self.cluster_id);
+        Ok(Change::ClusterFounded)
+    }
+
+    fn register(&mut self, register: &RegisterNode) -> Result<Change, Rejection> {
+        let is_new = register.id == 0;
+        let id = NodeId(if is_new {
+            self.next_node_id
+        } else {
+            register.id
+        });
+        let node = Node {
+            id,
+            name: register.name.clone(),
+            address: register.address.clone(),
+            version: register.version.clone(),
+        };
+        if is_new {
+            limited(self.nodes.len() + 1, NODES_MAX)?;
+            self.next_node_id += 1;
+        } else {
+            let known = self.nodes.get(&id).ok_or(Rejection::UnknownNode)?;
+            if *known == node {
+                return Ok(Change::Unchanged);
+            }
+        }
+        self.nodes.insert(id, node);
+        Ok(Change::NodeRegistered { id })
+    }
+
+    fn create(&mut self, create: &CreateTopic, time_ms: i64) -> Result<Change, Rejection> {
+        validate_name(&create.name).map_err(Rejection::Malformed)?;
+        if self.topics.contains_key(create.name.as_str()) {
+            return Err(Rejection::TopicExists);
+        }
+        limited(self.topics.len() + 1, TOPICS_MAX)?;
+        self.check_partitions(0, &create.partitions)?;
+        let id = self.next_topic_id;
+        self.next_topic_id += 1;
+        let mut topic = Topic {
+            id,
+            name: create.name.clone(),
+            config: create.config.unwrap_or_default(),
+            create_time_ms: time_ms,
+            partitions: Vec::new(),
+        };
+        let name: Arc<str> = create.name.as_str().into();
+        self.place(&name, &mut topic, &create.partitions);
+        self.topics.insert(name, Arc::new(topic));
+        Ok(Change::TopicCreated { topic: id })
+    }
+
+    fn update(&mut self, update: &UpdateTopic) -> Result<Change, Rejection> {
+        let topic = self
+            .topics
+            .get_mut(update.name.as_str())
+            .ok_or(Rejection::UnknownTopic)?;
+        let config = update.config.unwrap_or_default();
+        if topic.config == config {
+            return Ok(Change::Unchanged);
+        }
+        Arc::make_mut(topic).config = config;
+        Ok(Change::TopicUpdated)
+    }
+
+    fn delete(&mut self, name: &str) -> Result<Change, Rejection> {
+        let topic = self.topics.remove(name).ok_or(Rejection::UnknownTopic)?;
+        let groups: Vec<GroupId> = topic.partitions.iter().map(|place| place.group).collect();
+        for group in &groups {
+            self.groups.remove(group);
+        }
+        Ok(Change::TopicDeleted { groups })
+    }
+
+    fn add_partitions(&mut self, add: &AddPartitions) -> Result<Change, Rejection> {
+        let (name, topic) = self
+            .topics
+            .get_key_value(add.name.as_str())
+            .ok_or(Rejection::UnknownTopic)?;
+        let count = topic.partitions.len();
+        if usize::try_from(add.partition_count_before) != Ok(count) {
+            let partition_count = u32::try_from(count).unwrap_or(u32::MAX);
+            return Err(Rejection::PartitionCountChanged { partition_count });
+        }
+        self.check_partitions(count, &add.partitions)?;
+        let name = Arc::clone(name);
+        let mut topic = topic.as_ref().clone();
+        self.place(&name, &mut topic, &add.partitions);
+        self.topics.insert(name, Arc::new(topic));
+        Ok(Change::PartitionsAdded)
+    }
+
+    /// Checks partitions that a topic with `before` partitions shall get.
+    fn check_partitions(&self, before: usize, added: &[ReplicaSet]) -> Result<(), Rejection> {
+        if added.is_empty() {
+            return Err(Rejection::Malformed("no partitions"));
+        }
+        limited(before + added.len(), PARTITIONS_MAX)?;
+        limited(self.groups.len() + added.len(), CLUSTER_PARTITIONS_MAX)?;
+        for set in added {
+            let distinct: BTreeSet<u64> = set.nodes.iter().copied().collect();
+            if distinct.is_empty() || distinct.len() != set.nodes.len() {
+                return Err(Rejection::Malformed("replicas are none or repeated"));
+            }
+            if !distinct
+                .iter()
+                .all(|id| self.nodes.contains_key(&NodeId(*id)))
+            {
+                return Err(Rejection::UnknownNode);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives groups to checked partitions and adds them to the topic.
+    fn place(&mut self, name: &Arc<str>, topic: &mut Topic, added: &[ReplicaSet]) {
+        for (number, set) in (0..).skip(topic.partitions.len()).zip(added) {
+            let group = GroupId(self.next_group_id);
+            self.next_group_id += 1;
+            self.groups.insert(group, (Arc::clone(name), number));
+            topic.partitions.push(Partition {
+                group,
+                replicas: set.nodes.iter().copied().map(NodeId).collect(),
+            });
+        }
+    }
+}
+
+fn limited(count: usize, limit: usize) -> Result<(), Rejection> {
+    if count > limit {
+        Err(Rejection::LimitReached { limit })
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
