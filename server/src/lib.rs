@@ -3,6 +3,7 @@
 
 pub mod broker;
 pub mod machine;
+pub mod middleware;
 pub mod storage;
 pub mod telemetry;
 pub mod types;
