@@ -1,0 +1,137 @@
+//! The marker file: which node of which cluster a data directory belongs to, readable by people.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{FORMAT_VERSION, OpenError};
+use crate::types::NodeId;
+
+/// Name of the marker in the data directory.
+pub(super) const MARKER_FILE: &str = "kelda.marker";
+/// Name of the marker while it is written.
+pub(super) const MARKER_TEMPORARY: &str = "kelda.marker.new";
+
+/// What the marker says. What a difference means is for the node to decide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marker {
+    /// See [`FORMAT_VERSION`].
+    pub format_version: u32,
+    /// The cluster, given when it was founded.
+    pub cluster_id: String,
+    /// The node's number in it.
+    pub node_id: NodeId,
+    /// The node's name (`--node-id`).
+    pub node_name: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    format_version: u32,
+    cluster_id: String,
+    node_id: u64,
+    node_name: String,
+}
+
+/// Only what tells whether the rest can be understood.
+#[derive(Deserialize)]
+struct Version {
+    format_version: u32,
+}
+
+/// Reads the marker of a data directory; `None` if there is none. Blocks.
+pub fn read_marker(dir: &Path) -> Result<Option<Marker>, OpenError> {
+    let path = dir.join(MARKER_FILE);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(OpenError::Io { path, source }),
+    };
+    let corrupt = |error: serde_json::Error| OpenError::Corrupt {
+        path: path.clone(),
+        detail: error.to_string(),
+    };
+    let version: Version = serde_json::from_slice(&text).map_err(corrupt)?;
+    if version.format_version > FORMAT_VERSION {
+        return Err(OpenError::NewerFormat {
+            path,
+            found: version.format_version,
+            supported: FORMAT_VERSION,
+        });
+    }
+    let stored: Stored = serde_json::from_slice(&text).map_err(corrupt)?;
+    Ok(Some(Marker {
+        format_version: stored.format_version,
+        cluster_id: stored.cluster_id,
+        node_id: NodeId(stored.node_id),
+        node_name: stored.node_name,
+    }))
+}
+
+/// Writes the marker, all of it or nothing, durably. Blocks.
+pub fn write_marker(dir: &Path, marker: &Marker) -> Result<(), OpenError> {
+    let stored = Stored {
+        format_version: marker.format_version,
+        cluster_id: marker.cluster_id.clone(),
+        node_id: marker.node_id.0,
+        node_name: marker.node_name.clone(),
+    };
+    let path = dir.join(MARKER_FILE);
+    let temporary = dir.join(MARKER_TEMPORARY);
+    let write = || {
+        let mut text = serde_json::to_vec_pretty(&stored)?;
+        text.push(b'\n');
+        let mut file = File::create(&temporary)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(|source| OpenError::Io {
+        path: path.clone(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marker() -> Marker {
+        Marker {
+            format_version: 1,
+            cluster_id: "c-42".to_owned(),
+            node_id: NodeId(3),
+            node_name: "node3".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_marker_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read_marker(dir.path()).unwrap(), None);
+        write_marker(dir.path(), &marker()).unwrap();
+        write_marker(dir.path(), &marker()).unwrap();
+        assert_eq!(read_marker(dir.path()).unwrap(), Some(marker()));
+        assert!(!dir.path().join(MARKER_TEMPORARY).exists());
+    }
+
+    #[test]
+    fn a_newer_marker_is_refused_whatever_else_it_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"format_version": 2, "shape": "unknown"}"#;
+        fs::write(dir.path().join(MARKER_FILE), text).unwrap();
+        let error = read_marker(dir.path()).unwrap_err();
+        assert!(matches!(error, OpenError::NewerFormat { found: 2, .. }));
+    }
+
+    #[test]
+    fn a_damaged_marker_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(MARKER_FILE), "{").unwrap();
+        let error = read_marker(dir.path()).unwrap_err();
+        assert!(matches!(&error, OpenError::Corrupt { path, .. } if path.ends_with(MARKER_FILE)));
+    }
+}
