@@ -70,6 +70,13 @@ pub enum Error {
         /// How.
         detail: &'static str,
     },
+    /// An earlier batch of the producer failed for good while this one was on its way behind it, so it is not known
+    /// whether this one was written.
+    #[error("not known to be written, because an earlier batch failed: {cause}")]
+    Abandoned {
+        /// Why the earlier one failed.
+        cause: Box<Error>,
+    },
     /// The producer is closed, or was dropped with this record unsent.
     #[error("the producer is closed")]
     Closed,
@@ -91,6 +98,7 @@ impl Error {
             | Error::Batch(_)
             | Error::UnknownPartition { .. }
             | Error::Protocol { .. }
+            | Error::Abandoned { .. }
             | Error::Closed => false,
         }
     }
