@@ -1,5 +1,5 @@
 //! Packing, checking and unpacking of record batches: what both ends must agree on about
-//! [`RecordBatch`](crate::v1::RecordBatch).
+//! [`RecordBatch`].
 //!
 //! Start at [`check`] for the broker's side, [`pack`] and [`unpack`] for the client's. `codec` bounds decompression,
 //! `wire` walks encoded records without decoding them. Nothing here panics or allocates by a size that its input

@@ -160,7 +160,7 @@ pub(super) fn encoded_bytes(entry: &Entry) -> Option<usize> {
     (total <= ENTRY_BYTES_MAX).then_some(total)
 }
 
-/// Decodes and verifies the head of an entry from at least [`Fixed::head_bytes`] of its bytes.
+/// Decodes and verifies the head of an entry from at least `Fixed::head_bytes` of its bytes.
 pub fn decode_head(group: GroupId, index: LogIndex, encoded: &Bytes) -> Result<Head, Malformed> {
     let fixed = Fixed::decode(encoded)?;
     let bytes = fixed.head_bytes();

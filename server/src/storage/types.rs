@@ -88,7 +88,7 @@ pub struct GroupState {
 pub struct Config {
     /// Directory of the data, or `None` to keep everything in memory.
     pub data_dir: Option<PathBuf>,
-    /// Free bytes on the disk below which [`Storage::status`] reports not writable.
+    /// Free bytes on the disk below which [`Storage::status`](super::Storage::status) reports not writable.
     pub free_floor_bytes: u64,
     /// Memory for recently appended entries, over all groups.
     pub tail_bytes: usize,
