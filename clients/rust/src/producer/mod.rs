@@ -326,6 +326,3 @@ fn rules(config: &TopicConfig, broker: &kelda_proto::v1::Limits) -> batch::Rules
         ..defaults
     }
 }
-
-#[cfg(test)]
-mod tests;
