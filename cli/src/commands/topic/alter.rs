@@ -1,0 +1,78 @@
+//! `kelda topic alter`.
+
+use clap::Args;
+use kelda_client::Client;
+use kelda_proto::v1::UpdateTopicRequest;
+use prost_types::FieldMask;
+
+use super::{
+    config::{ConfigOptions, Field},
+    view,
+};
+use crate::{
+    failure::{Exit, Failure},
+    output::OutputOption,
+};
+
+/// Change a topic's configuration or add partitions
+#[derive(Debug, Args)]
+pub(crate) struct Alter {
+    /// Name of the topic
+    name: String,
+    #[command(flatten)]
+    config: ConfigOptions,
+    /// Set a field back to its default; may be repeated
+    #[arg(long, value_enum, value_name = "FIELD")]
+    reset: Vec<Field>,
+    /// Number of partitions that the topic shall have; more than now. Keys may move to other partitions
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    partitions: Option<u32>,
+    #[command(flatten)]
+    output: OutputOption,
+}
+
+impl Alter {
+    pub(super) async fn run(self, client: &Client) -> Result<(), Failure> {
+        let fields = self.fields()?;
+        let mut altered = None;
+        if !fields.is_empty() {
+            let paths = fields.iter().map(|field| field.path().to_owned()).collect();
+            let request = UpdateTopicRequest {
+                name: self.name.clone(),
+                config: Some(self.config.config()),
+                update_mask: Some(FieldMask { paths }),
+            };
+            altered = Some(client.topics().update(request).await?);
+        }
+        if let Some(partitions) = self.partitions {
+            altered = Some(
+                client
+                    .topics()
+                    .add_partitions(&self.name, partitions)
+                    .await?,
+            );
+        }
+        let topic = view::Topic::from(altered.expect("there is something to change"));
+        self.output
+            .output
+            .print(&topic, |topic| topic.sentence("altered"))
+    }
+
+    /// The fields to change: those with a new value and those to reset.
+    fn fields(&self) -> Result<Vec<Field>, Failure> {
+        let mut fields = self.config.fields();
+        if let Some(field) = self.reset.iter().find(|field| fields.contains(field)) {
+            let message = format!(
+                "{} is both set and reset: leave out one of the two",
+                field.path()
+            );
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        fields.extend(&self.reset);
+        if fields.is_empty() && self.partitions.is_none() {
+            let message = "nothing to change: give --partitions, --retention or another field, see kelda topic alter --help";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        Ok(fields)
+    }
+}

@@ -1,0 +1,23 @@
+//! `kelda topic describe`.
+
+use clap::Args;
+use kelda_client::Client;
+
+use super::view;
+use crate::{failure::Failure, output::OutputOption};
+
+/// Show a topic's configuration and partitions
+#[derive(Debug, Args)]
+pub(crate) struct Describe {
+    /// Name of the topic
+    name: String,
+    #[command(flatten)]
+    output: OutputOption,
+}
+
+impl Describe {
+    pub(super) async fn run(self, client: &Client) -> Result<(), Failure> {
+        let topic = view::Topic::from(client.topics().get(&self.name).await?);
+        self.output.output.print(&topic, view::Topic::description)
+    }
+}
