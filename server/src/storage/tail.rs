@@ -123,10 +123,10 @@ impl Tail {
         self.end.get_or_insert(end);
     }
 
-    /// Whether entries from `first` on continue the log, as far as that is known.
+    /// Whether entries from `first` on continue the log, as far as that is known. An empty log may start anywhere.
     pub(super) fn continues(&self, group: GroupId, first: LogIndex) -> Result<(), Error> {
         match self.end {
-            Some(expected) if expected != first => Err(Error::NotContiguous {
+            Some(expected) if expected != first && expected.0 > 0 => Err(Error::NotContiguous {
                 group,
                 expected,
                 got: first,
