@@ -14,6 +14,12 @@ macro_rules! id {
                 self.0.fmt(f)
             }
         }
+
+        impl From<$inner> for $name {
+            fn from(value: $inner) -> Self {
+                Self(value)
+            }
+        }
     };
 }
 
@@ -33,6 +39,14 @@ id!(
     /// Place of a record in its partition, from 0 without gaps.
     Offset(u64)
 );
+
+/// An offset as the contract has it.
+impl From<Offset> for i64 {
+    fn from(offset: Offset) -> Self {
+        // Offsets are given out by `machine::partition`, which stops below `i64::MAX`.
+        Self::try_from(offset.0).unwrap_or(Self::MAX)
+    }
+}
 
 /// The catalog's group.
 pub const CATALOG_GROUP: GroupId = GroupId(0);

@@ -1,0 +1,353 @@
+//! One running group: takes commands, answers when they are committed and applied.
+
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use openraft::{
+    Config, ServerState, SnapshotPolicy,
+    async_runtime::WatchReceiver,
+    errors::{ClientWriteError, Fatal, InitializeError, RaftError},
+    raft::{ClientWriteResult, responder::ProgressResponder},
+};
+use tokio::sync::{oneshot, watch};
+
+use super::{
+    CatalogView, Command, Member, PartitionView, Raft, Reply, TypeConfig,
+    encode::{self, AppliedState},
+    log_store::LogStore,
+    machines::{CatalogMachine, Machine, PartitionMachine, RetentionPoint, decode_catalog},
+    network::Peers,
+    state_machine::StateMachine,
+};
+use crate::{
+    machine::{catalog::Catalog, partition::Partition},
+    storage::{self, GroupState, GroupStore},
+    types::{GroupId, NodeId},
+};
+
+/// How long a group of one voter may take to lead and to apply its log when it is opened.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a group could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The disk.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// What is stored makes no sense.
+    #[error(transparent)]
+    Invalid(#[from] encode::Invalid),
+    /// Raft gave up.
+    #[error("group {group} did not start: {detail}")]
+    Raft {
+        /// The group.
+        group: GroupId,
+        /// What Raft says.
+        detail: String,
+    },
+}
+
+/// Why a command was not, or may not have been, carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Certainly not: another node leads.
+    #[error("not the leader")]
+    NotLeader {
+        /// The leader, where known.
+        leader: Option<NodeId>,
+    },
+    /// It may have been or may still be: leadership changed on the way.
+    #[error("leadership changed while the command was under way")]
+    Indefinite,
+    /// The group has stopped; whether the command was carried out is not known.
+    #[error("the group has stopped")]
+    Stopped,
+}
+
+/// A command on its way; its place in the log is behind everything proposed before.
+#[derive(Debug)]
+pub struct Proposal(oneshot::Receiver<ClientWriteResult<TypeConfig>>);
+
+impl Proposal {
+    /// Waits until the command is committed (fsynced on a quorum) and applied.
+    pub async fn wait(self) -> Result<Reply, ProposeError> {
+        match self.0.await {
+            Ok(Ok(response)) => Ok(response.data),
+            Ok(Err(ClientWriteError::ForwardToLeader(forward))) => Err(ProposeError::NotLeader {
+                leader: forward.leader_id,
+            }),
+            Ok(Err(_)) => Err(ProposeError::Indefinite),
+            Err(_) => Err(ProposeError::Stopped),
+        }
+    }
+}
+
+/// A running group. Clones share it.
+#[derive(Clone)]
+pub struct Group {
+    pub(super) id: GroupId,
+    pub(super) raft: Raft,
+    pub(super) store: GroupStore,
+}
+
+impl Group {
+    /// Proposes a command. When this returns, its place behind earlier proposals of the same caller is fixed.
+    pub async fn propose(&self, command: Command) -> Result<Proposal, ProposeError> {
+        let (responder, receiver) = ProgressResponder::complete_only();
+        self.raft
+            .client_write_ff(command, Some(responder))
+            .await
+            .map_err(|_| ProposeError::Stopped)?;
+        Ok(Proposal(receiver))
+    }
+
+    /// The node that leads the group, as far as this one knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft.server_metrics().borrow_watched().current_leader
+    }
+
+    /// Id.
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// Stops the group. What was acknowledged is durable; what is under way may or may not be carried out.
+    pub async fn stop(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::error!(group = %self.id, %error, "group did not stop cleanly");
+        }
+    }
+
+    async fn start(
+        node: NodeId,
+        store: GroupStore,
+        state: &GroupState,
+        machine: Machine,
+        applied: &AppliedState,
+    ) -> Result<Self, OpenError> {
+        let id = store.id();
+        let failed = |detail: String| OpenError::Raft { group: id, detail };
+        let snapshot = Arc::new(std::sync::Mutex::new(state.snapshot.clone()));
+        let log = LogStore::new(store.clone(), state, Arc::clone(&snapshot))?;
+        let machine = StateMachine::new(store.clone(), machine, applied, snapshot);
+        let config = config()
+            .validate()
+            .map_err(|error| failed(error.to_string()))?;
+        let raft = Raft::new(node, Arc::new(config), Peers, log, machine)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let group = Self { id, raft, store };
+        group
+            .lead_alone(node, state)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(group)
+    }
+
+    /// Founds the group with this node as its one voter if it is new, takes the lead, and applies its log.
+    ///
+    /// A single voter needs neither heartbeats nor elections by timeout, so its clock stays off: idle costs nothing.
+    async fn lead_alone(&self, node: NodeId, state: &GroupState) -> Result<(), io::Error> {
+        let members = BTreeMap::from([(node, Member::default())]);
+        match self.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+            Err(error) => return Err(io::Error::other(error)),
+        }
+        if !self.raft.is_leader() {
+            self.raft.trigger().elect(false).await.map_err(fatal)?;
+        }
+        let wait = self.raft.wait(Some(OPEN_TIMEOUT));
+        wait.state(ServerState::Leader, "the only voter leads")
+            .await
+            .map_err(io::Error::other)?;
+        if let Some(last) = state.last {
+            wait.applied_index_at_least(Some(last.index.0), "the log is applied")
+                .await
+                .map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+}
+
+fn fatal(error: Fatal<TypeConfig>) -> io::Error {
+    io::Error::other(error)
+}
+
+fn config() -> Config {
+    Config {
+        heartbeat_interval: 200,
+        election_timeout_min: 600,
+        election_timeout_max: 1200,
+        enable_tick: false,
+        enable_pre_vote: Some(true),
+        // Snapshots are taken by retention only, see `retention.rs`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX / 2,
+        replication_lag_threshold: u64::MAX / 2,
+        // A group's queues; measured to keep a thousand idle groups small.
+        api_channel_size: Some(1024),
+        notification_channel_size: Some(1024),
+        state_machine_channel_size: Some(128),
+        log_stage_capacity: Some(8),
+        api_batch_capacity: 256,
+        max_payload_entries: 300,
+        max_append_entries: Some(256),
+        ..Config::default()
+    }
+}
+
+/// A partition's group.
+#[derive(Clone)]
+pub struct PartitionGroup {
+    group: Group,
+    machine: Arc<PartitionMachine>,
+}
+
+impl PartitionGroup {
+    pub(super) async fn open(node: NodeId, store: GroupStore) -> Result<Self, OpenError> {
+        let state = store.load().await?;
+        let applied = applied_state(&state)?;
+        let machine = PartitionMachine::new(restore(&state, &applied)?, retention_point(&state)?);
+        let group = Group::start(
+            node,
+            store,
+            &state,
+            Machine::Partition(Arc::clone(&machine)),
+            &applied,
+        )
+        .await?;
+        Ok(Self { group, machine })
+    }
+
+    /// The group.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Storage of the group, for reads below [`PartitionView::end`].
+    pub fn store(&self) -> &GroupStore {
+        &self.group.store
+    }
+
+    /// What readers may see, now.
+    pub fn view(&self) -> PartitionView {
+        *self.machine.watch().borrow()
+    }
+
+    /// What readers may see, as it changes.
+    pub fn watch(&self) -> watch::Receiver<PartitionView> {
+        self.machine.watch()
+    }
+
+    /// Newest sequence that a session appended.
+    pub fn last_sequence(&self, session: &str, epoch: i32) -> Option<i64> {
+        self.machine.partition().last_sequence(session, epoch)
+    }
+
+    /// Bytes of the batches that are stored, trimmed ones included until they are purged.
+    pub fn stored_bytes(&self) -> u64 {
+        let purged = self.machine.retention_point().partition.end_bytes();
+        self.view().end_bytes.saturating_sub(purged)
+    }
+
+    pub(super) fn machine(&self) -> &PartitionMachine {
+        &self.machine
+    }
+}
+
+fn applied_state(state: &GroupState) -> Result<AppliedState, encode::Invalid> {
+    Ok(state
+        .applied
+        .as_ref()
+        .map(encode::decode_applied)
+        .transpose()?
+        .unwrap_or_default())
+}
+
+fn restore(state: &GroupState, applied: &AppliedState) -> Result<Partition, encode::Invalid> {
+    use kelda_proto::internal::v1::{PartitionState, SessionState};
+    use prost::Message;
+
+    let invalid = || encode::Invalid::new("partition state");
+    if state.applied.is_none() {
+        return Ok(Partition::new());
+    }
+    let partition = PartitionState::decode(applied.machine.clone()).map_err(|_| invalid())?;
+    let sessions = state
+        .state_rows
+        .iter()
+        .map(|(id, row)| {
+            let id = String::from_utf8(id.to_vec()).map_err(|_| invalid())?;
+            Ok((
+                id,
+                SessionState::decode(row.clone()).map_err(|_| invalid())?,
+            ))
+        })
+        .collect::<Result<Vec<_>, encode::Invalid>>()?;
+    Partition::restore(partition, sessions).map_err(|_| invalid())
+}
+
+fn retention_point(state: &GroupState) -> Result<RetentionPoint, encode::Invalid> {
+    use kelda_proto::internal::v1::PartitionSnapshot;
+    use prost::Message;
+
+    let Some(snapshot) = &state.snapshot else {
+        return Ok(RetentionPoint::default());
+    };
+    let invalid = || encode::Invalid::new("partition snapshot");
+    let (meta, machine) = encode::decode_snapshot(snapshot)?;
+    let machine = PartitionSnapshot::decode(machine).map_err(|_| invalid())?;
+    Ok(RetentionPoint {
+        at: meta.last_log_id,
+        membership: meta.last_membership,
+        partition: Partition::from_snapshot(machine).map_err(|_| invalid())?,
+    })
+}
+
+/// The catalog's group.
+#[derive(Clone)]
+pub struct CatalogGroup {
+    group: Group,
+    view: watch::Receiver<CatalogView>,
+}
+
+impl CatalogGroup {
+    pub(super) async fn open(node: NodeId, store: GroupStore) -> Result<Self, OpenError> {
+        let state = store.load().await?;
+        // What was saved last: the applied state, or the snapshot of a purge behind it.
+        let mut applied = applied_state(&state)?;
+        let mut stored: Option<Bytes> = state.applied.as_ref().map(|_| applied.machine.clone());
+        if let Some(snapshot) = &state.snapshot {
+            let (meta, machine) = encode::decode_snapshot(snapshot)?;
+            if meta.last_log_id > applied.applied {
+                applied.applied = meta.last_log_id;
+                applied.membership = meta.last_membership;
+                stored = Some(machine);
+            }
+        }
+        let catalog = stored
+            .as_ref()
+            .map(decode_catalog)
+            .transpose()?
+            .unwrap_or_else(Catalog::default);
+        let machine = CatalogMachine::new(catalog);
+        let view = machine.watch();
+        let group = Group::start(node, store, &state, Machine::Catalog(machine), &applied).await?;
+        Ok(Self { group, view })
+    }
+
+    /// The group.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// The catalog, now.
+    pub fn view(&self) -> CatalogView {
+        self.view.borrow().clone()
+    }
+
+    /// The catalog, as it changes.
+    pub fn watch(&self) -> watch::Receiver<CatalogView> {
+        self.view.clone()
+    }
+}
