@@ -2,6 +2,8 @@
 //! node, config -> rpc -> broker -> consensus -> storage -> middleware -> telemetry, machine -> types.
 
 pub mod broker;
+
+pub mod consensus;
 pub mod machine;
 pub mod middleware;
 pub mod storage;

@@ -1,0 +1,307 @@
+//! Fetch: committed batches of a partition, waiting at its end.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use kelda_proto::{
+    batch,
+    internal::v1::{BatchHeader, PartitionCommand, partition_command},
+    limits::DECOMPRESSED_BYTES_MAX,
+    v1,
+};
+use prost::Message;
+use tokio::sync::watch;
+
+use super::{
+    Bounds, Broker, Error, Fetch, Fetched, ReadBatch, Start,
+    partition::{self, Partition},
+};
+use crate::{
+    consensus::PartitionView,
+    storage::{BatchRead, Search},
+    telemetry::Metrics,
+    types::{Offset, OffsetRow},
+};
+
+/// Batches that a search by time looks into beyond the one that its index names. More are needed only where the
+/// record that set the time mark was deleted.
+const SEARCH_BATCH_BYTES: usize = 1 << 20;
+
+/// Reads one partition. Clones are independent readers.
+#[derive(Clone)]
+pub struct PartitionReader {
+    partition: Arc<Partition>,
+    view: watch::Receiver<PartitionView>,
+    stopped: watch::Receiver<bool>,
+    metrics: Arc<Metrics>,
+}
+
+impl Broker {
+    /// Readers of some partitions of a topic; of all if none is named.
+    pub fn readers(&self, topic: &str, partitions: &[i32]) -> Result<Vec<PartitionReader>, Error> {
+        self.check_ready()?;
+        let directory = self.directory();
+        let topic = directory.topic(topic)?;
+        let all: Vec<i32>;
+        let numbers = if partitions.is_empty() {
+            all = (0..).take(topic.slots().len()).collect();
+            &all
+        } else {
+            partitions
+        };
+        let reader = |number: &i32| {
+            let partition = Arc::clone(topic.partition(*number)?);
+            Ok(PartitionReader {
+                view: partition.group.watch(),
+                stopped: partition.stopped(),
+                partition,
+                metrics: Arc::clone(&self.shared.metrics),
+            })
+        };
+        numbers.iter().map(reader).collect()
+    }
+
+    /// Reads from one partition, waiting for records if there are none.
+    pub async fn fetch(&self, call: Fetch) -> Result<Fetched, Error> {
+        let started = Instant::now();
+        let mut readers = self.readers(&call.topic, &[call.partition])?;
+        let mut reader = readers.pop().ok_or(Error::NotReady)?;
+        let offset = reader.resolve(Start::Offset(call.offset)).await?;
+        let fetched = reader
+            .long_poll(offset, &call, started + call.max_wait)
+            .await?;
+        self.shared.metrics.fetch_answered(started.elapsed());
+        Ok(fetched)
+    }
+}
+
+impl PartitionReader {
+    /// Number of the partition.
+    pub fn partition(&self) -> u32 {
+        self.partition.number
+    }
+
+    /// What there is to read, now.
+    pub fn bounds(&self) -> Bounds {
+        partition::bounds(&self.view.borrow())
+    }
+
+    /// The offset that a start means.
+    pub async fn resolve(&self, start: Start) -> Result<Offset, Error> {
+        let bounds = self.bounds();
+        match start {
+            Start::Earliest => Ok(bounds.log_start),
+            Start::Latest => Ok(bounds.end),
+            Start::Offset(offset) => {
+                let wanted = u64::try_from(offset).map(Offset);
+                match wanted {
+                    Ok(wanted) if bounds.log_start <= wanted && wanted <= bounds.end => Ok(wanted),
+                    _ => Err(self.out_of_range(offset)),
+                }
+            }
+            Start::Timestamp(timestamp_ms) => self.offset_at_time(timestamp_ms).await,
+        }
+    }
+
+    /// Committed batches from the one that holds `from`, while they begin below `to`; about `bytes_max` of them, but
+    /// at least one if there is one.
+    pub async fn read(
+        &self,
+        from: Offset,
+        to: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<ReadBatch>, Error> {
+        let bounds = self.bounds();
+        if from < bounds.log_start {
+            return Err(self.out_of_range(from.into()));
+        }
+        let to = to.min(bounds.end);
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let store = self.partition.group.store();
+        let batches = store
+            .read_batches(from, to, bytes_max)
+            .await
+            .map_err(|error| self.partition.storage_error(&error))?;
+        let gap = batches
+            .first()
+            .is_none_or(|first| first.row.base_offset > from);
+        if gap && self.bounds().log_start > from {
+            // Retention has overtaken the read.
+            return Err(self.out_of_range(from.into()));
+        }
+        let batches = decode(batches).ok_or_else(|| self.corrupt())?;
+        let records = batches
+            .iter()
+            .map(|batch| u64::from(batch.record_count))
+            .sum();
+        let bytes = batches.iter().map(|batch| batch.records.len() as u64).sum();
+        self.metrics.fetched(records, bytes);
+        Ok(batches)
+    }
+
+    /// Waits until there is a record behind `offset`, or `offset` is no longer there. Safe to cancel.
+    pub async fn wait_for_end_above(&mut self, offset: Offset) -> Result<Bounds, Error> {
+        let view = &mut self.view;
+        let stopped = &mut self.stopped;
+        // Both only watch: dropping either loses nothing.
+        tokio::select! {
+            changed = view.wait_for(|view| view.end > offset || view.log_start > offset) => {
+                changed.map(|view| partition::bounds(&view)).map_err(|_| Error::NotReady)
+            }
+            _ = stopped.wait_for(|stopped| *stopped) => {
+                Err(Error::UnknownTopic { topic: self.partition.topic.clone() })
+            }
+        }
+    }
+
+    async fn long_poll(
+        &mut self,
+        offset: Offset,
+        call: &Fetch,
+        deadline: Instant,
+    ) -> Result<Fetched, Error> {
+        let mut end = offset;
+        loop {
+            let batches = self.read(offset, self.bounds().end, call.max_bytes).await?;
+            let bytes: usize = batches.iter().map(|batch| batch.records.len()).sum();
+            let enough = bytes >= call.min_bytes.clamp(1, call.max_bytes.max(1));
+            let left = deadline.saturating_duration_since(Instant::now());
+            if enough || left == Duration::ZERO {
+                let next_offset = batches.last().map_or(offset, ReadBatch::end_offset);
+                return Ok(Fetched {
+                    batches,
+                    next_offset,
+                    bounds: self.bounds(),
+                });
+            }
+            end = batches.last().map_or(end, ReadBatch::end_offset);
+            if let Ok(waited) = tokio::time::timeout(left, self.wait_for_end_above(end)).await {
+                waited?;
+            }
+        }
+    }
+
+    async fn offset_at_time(&self, timestamp_ms: i64) -> Result<Offset, Error> {
+        let bounds = self.bounds();
+        let store = self.partition.group.store();
+        let row = store
+            .find(Search::TimestampFrom(timestamp_ms))
+            .await
+            .map_err(|error| self.partition.storage_error(&error))?;
+        let Some(row) = row else {
+            return Ok(bounds.end);
+        };
+        let mut from = row.base_offset.max(bounds.log_start);
+        while from < bounds.end {
+            let batches = self.read(from, bounds.end, SEARCH_BATCH_BYTES).await?;
+            let Some(last) = batches.last() else { break };
+            let next = last.end_offset();
+            if let Some(found) = self.first_in(batches, timestamp_ms).await? {
+                return Ok(found.max(bounds.log_start));
+            }
+            from = next;
+        }
+        Ok(bounds.end)
+    }
+
+    async fn first_in(
+        &self,
+        batches: Vec<ReadBatch>,
+        timestamp_ms: i64,
+    ) -> Result<Option<Offset>, Error> {
+        let search = move || {
+            for read in batches {
+                let packed = read.packed();
+                let position = batch::position_at_time(
+                    &packed,
+                    read.append_time_ms,
+                    timestamp_ms,
+                    DECOMPRESSED_BYTES_MAX,
+                )?;
+                if let Some(position) = position {
+                    return Ok(Some(Offset(read.base_offset.0 + u64::from(position))));
+                }
+            }
+            Ok::<_, batch::Error>(None)
+        };
+        let found = tokio::task::spawn_blocking(search)
+            .await
+            .map_err(|error| Error::Internal {
+                detail: format!("search failed: {error}"),
+            })?;
+        found.map_err(|_| self.corrupt())
+    }
+
+    fn out_of_range(&self, offset: i64) -> Error {
+        let Bounds { log_start, end } = self.bounds();
+        Error::OffsetOutOfRange {
+            offset,
+            log_start,
+            end,
+        }
+    }
+
+    fn corrupt(&self) -> Error {
+        Error::CorruptData {
+            topic: self.partition.topic.clone(),
+            partition: self.partition.number,
+        }
+    }
+}
+
+impl ReadBatch {
+    /// Offset behind the last record.
+    pub fn end_offset(&self) -> Offset {
+        Offset(self.base_offset.0 + u64::from(self.record_count))
+    }
+
+    /// The batch as the producer packed it.
+    pub fn packed(&self) -> v1::RecordBatch {
+        v1::RecordBatch {
+            compression: self.compression,
+            record_count: i32::try_from(self.record_count).unwrap_or(i32::MAX),
+            crc32c: self.crc32c,
+            records: self.records.clone(),
+        }
+    }
+}
+
+/// Joins each batch with its description in the header of its entry, which batches of one entry share.
+fn decode(reads: Vec<BatchRead>) -> Option<Vec<ReadBatch>> {
+    let mut headers: (Bytes, Vec<BatchHeader>) = Default::default();
+    let mut batches = Vec::with_capacity(reads.len());
+    for BatchRead { row, header, part } in reads {
+        if headers.0 != header || headers.1.is_empty() {
+            headers = (header.clone(), batch_headers(header)?);
+        }
+        let OffsetRow {
+            base_offset,
+            record_count,
+            append_time_ms,
+            part: position,
+            ..
+        } = row;
+        let described = headers.1.get(position as usize)?;
+        batches.push(ReadBatch {
+            base_offset,
+            append_time_ms,
+            compression: described.compression,
+            record_count,
+            crc32c: part.crc32c,
+            records: part.bytes,
+        });
+    }
+    Some(batches)
+}
+
+fn batch_headers(header: Bytes) -> Option<Vec<BatchHeader>> {
+    match PartitionCommand::decode(header).ok()?.command? {
+        partition_command::Command::Append(append) => Some(append.batches),
+        partition_command::Command::Trim(_) => None,
+    }
+}

@@ -1,0 +1,95 @@
+//! A partition that runs on this node.
+
+use std::{io, sync::Arc};
+
+use tokio::{runtime::Handle, sync::watch};
+
+use super::{Bounds, Error, accumulator::Accumulator};
+use crate::{
+    consensus::{PartitionGroup, PartitionView, ProposeError},
+    storage,
+    types::GroupId,
+};
+
+pub(super) struct Partition {
+    pub(super) topic: String,
+    pub(super) number: u32,
+    pub(super) group: PartitionGroup,
+    pub(super) accumulator: Accumulator,
+    stopped: watch::Sender<bool>,
+}
+
+impl Partition {
+    pub(super) fn new(
+        topic: String,
+        number: u32,
+        group: PartitionGroup,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        let accumulator = Accumulator::new(group.clone(), runtime);
+        Arc::new(Self {
+            topic,
+            number,
+            group,
+            accumulator,
+            stopped: watch::channel(false).0,
+        })
+    }
+
+    pub(super) fn group_id(&self) -> GroupId {
+        self.group.group().id()
+    }
+
+    pub(super) fn bounds(&self) -> Bounds {
+        bounds(&self.group.view())
+    }
+
+    /// Turns true when the partition is deleted or the node stops.
+    pub(super) fn stopped(&self) -> watch::Receiver<bool> {
+        self.stopped.subscribe()
+    }
+
+    /// Stops the group; readers and producers that wait are told.
+    pub(super) async fn stop(&self) {
+        self.stopped.send_replace(true);
+        self.group.group().stop().await;
+    }
+
+    pub(super) fn unavailable(&self, error: &ProposeError) -> Error {
+        match error {
+            ProposeError::NotLeader { leader } => Error::NotLeader {
+                leader: *leader,
+                address: None,
+            },
+            ProposeError::Indefinite => Error::NoLeader {
+                topic: self.topic.clone(),
+                partition: self.number,
+            },
+            ProposeError::Stopped => Error::NotReady,
+        }
+    }
+
+    pub(super) fn storage_error(&self, error: &storage::Error) -> Error {
+        match error {
+            storage::Error::Corrupt { .. } => {
+                tracing::error!(topic = self.topic, partition = self.number, %error, "stored data is corrupt");
+                Error::CorruptData {
+                    topic: self.topic.clone(),
+                    partition: self.number,
+                }
+            }
+            _ => Error::NotReady,
+        }
+    }
+
+    pub(super) async fn compact(&self) -> Result<bool, io::Error> {
+        self.group.compact().await
+    }
+}
+
+pub(super) fn bounds(view: &PartitionView) -> Bounds {
+    Bounds {
+        log_start: view.log_start,
+        end: view.end,
+    }
+}

@@ -1,0 +1,87 @@
+//! What the node says of itself and of the cluster.
+
+use kelda_proto::{limits, v1};
+use prost_types::Timestamp;
+
+use super::{Broker, Error};
+use crate::machine::catalog;
+
+impl Broker {
+    /// Status of this node, and of the cluster as it sees it.
+    pub fn status(&self) -> Result<v1::GetStatusResponse, Error> {
+        let catalog = self.shared.catalog.view();
+        let directory = self.directory();
+        let disk = self.shared.disk.status()?;
+        let me = self.shared.groups.node();
+        let leaderless = directory
+            .topics()
+            .flat_map(|topic| topic.slots())
+            .filter(|slot| {
+                slot.as_ref()
+                    .is_none_or(|partition| partition.group.group().leader().is_none())
+            })
+            .count();
+        Ok(v1::GetStatusResponse {
+            cluster_id: catalog.cluster_id().to_owned(),
+            node: catalog.node(me).map(node),
+            ready: *self.shared.ready.borrow(),
+            catalog_leader: self
+                .shared
+                .catalog
+                .group()
+                .leader()
+                .map_or(0, |leader| leader.0),
+            node_count: count(catalog.nodes().count()),
+            topic_count: count(catalog.topic_count()),
+            partition_count: count(catalog.partition_count()),
+            leaderless_partition_count: count(leaderless),
+            storage: Some(v1::StorageStatus {
+                used_bytes: disk.used_bytes.cast_signed(),
+                free_bytes: disk.free_bytes.cast_signed(),
+                floor_bytes: disk.floor_bytes.cast_signed(),
+                writable: disk.free_bytes >= disk.floor_bytes,
+            }),
+            limits: Some(self.limits()),
+            start_time: Some(timestamp(self.shared.start_time_ms)),
+        })
+    }
+
+    /// The nodes of the cluster in ascending order of id.
+    pub fn nodes(&self) -> Vec<v1::Node> {
+        self.shared.catalog.view().nodes().map(node).collect()
+    }
+
+    /// What this broker accepts.
+    pub fn limits(&self) -> v1::Limits {
+        v1::Limits {
+            record_bytes_max: count(limits::RECORD_BYTES_MAX),
+            batch_bytes_max: count(limits::BATCH_BYTES_MAX),
+            request_bytes_max: count(limits::REQUEST_BYTES_MAX),
+            batch_records_max: count(limits::BATCH_RECORDS_MAX),
+            record_headers_max: count(limits::RECORD_HEADERS_MAX),
+            decompressed_bytes_max: count(limits::DECOMPRESSED_BYTES_MAX),
+        }
+    }
+}
+
+/// A count as the contract has it; none of them comes near its bound.
+pub(super) fn count(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+pub(super) fn timestamp(time_ms: i64) -> Timestamp {
+    let nanos = time_ms.rem_euclid(1000) * 1_000_000;
+    Timestamp {
+        seconds: time_ms.div_euclid(1000),
+        nanos: i32::try_from(nanos).unwrap_or_default(),
+    }
+}
+
+fn node(node: &catalog::Node) -> v1::Node {
+    v1::Node {
+        id: node.id.0,
+        name: node.name.clone(),
+        address: node.address.clone(),
+        version: node.version.clone(),
+    }
+}

@@ -1,0 +1,332 @@
+//! Topics: create, look up, change, delete.
+
+use std::time::Duration;
+
+use kelda_proto::{
+    internal::v1::{CatalogCommand, ReplicaSet, catalog_command as command},
+    limits::PARTITIONS_MAX,
+    v1,
+};
+
+use super::{
+    Broker, Error, Violation,
+    directory::TopicHandle,
+    status::{count, timestamp},
+};
+use crate::{
+    consensus::{Command, ProposeError, Reply},
+    machine::{
+        catalog::{Change, Rejection, Topic, TopicRange},
+        topic_config,
+    },
+    telemetry::clock,
+    types::NodeId,
+};
+
+/// How long this node may take to carry out a change of the catalog that is committed.
+const CARRY_OUT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Replicas that a topic gets if it does not say, where there are as many nodes.
+const REPLICATION_FACTOR_DEFAULT: i32 = 3;
+
+impl Broker {
+    /// Creates a topic, and waits until its partitions have leaders.
+    pub async fn create_topic(
+        &self,
+        name: &str,
+        partition_count: i32,
+        replication_factor: i32,
+        config: v1::TopicConfig,
+        validate_only: bool,
+    ) -> Result<v1::Topic, Error> {
+        self.check_ready()?;
+        check_name(name)?;
+        let partition_count = if partition_count == 0 {
+            1
+        } else {
+            partition_count
+        };
+        let mut violations = violations(topic_config::validate(&config));
+        violations.extend(check_partition_count(partition_count).err());
+        if ![0, 1, 3, 5].contains(&replication_factor) {
+            violations.push(Violation::new("replication_factor", "must be 1, 3 or 5"));
+        }
+        if !violations.is_empty() {
+            return Err(Error::InvalidFields(violations));
+        }
+        let partitions = self.place(partition_count, replication_factor)?;
+        if validate_only {
+            return self.would_create(name, config, &partitions);
+        }
+        let create = command::CreateTopic {
+            name: name.to_owned(),
+            partitions,
+            config: Some(config),
+        };
+        self.change(name, command::Command::CreateTopic(create))
+            .await?;
+        self.get_topic(name)
+    }
+
+    /// A topic with its partitions.
+    pub fn get_topic(&self, name: &str) -> Result<v1::Topic, Error> {
+        let directory = self.directory();
+        let handle = directory.topic(name)?;
+        let mut topic = describe(&handle.topic);
+        topic.partitions = partitions(handle);
+        Ok(topic)
+    }
+
+    /// Topics whose name starts with `prefix`, behind the name `after`, at most `limit`; and the name to go on
+    /// behind, if there are more.
+    pub fn list_topics(
+        &self,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+    ) -> (Vec<v1::Topic>, Option<String>) {
+        let catalog = self.shared.catalog.view();
+        let mut found = catalog.topics_from(TopicRange { prefix, after });
+        let topics: Vec<_> = found.by_ref().take(limit).map(describe).collect();
+        let next = found
+            .next()
+            .and_then(|_| topics.last().map(|topic: &v1::Topic| topic.name.clone()));
+        (topics, next)
+    }
+
+    /// Changes the fields of a topic's configuration that `mask` names; the ones that are present if it is empty.
+    pub async fn update_topic(
+        &self,
+        name: &str,
+        config: v1::TopicConfig,
+        mask: &[String],
+    ) -> Result<v1::Topic, Error> {
+        self.check_ready()?;
+        let current = self.directory().topic(name)?.topic.config;
+        let config = topic_config::merge(&current, &config, mask)
+            .map_err(|found| Error::InvalidFields(violations(found)))?;
+        let update = command::UpdateTopic {
+            name: name.to_owned(),
+            config: Some(config),
+        };
+        self.change(name, command::Command::UpdateTopic(update))
+            .await?;
+        Ok(describe(&self.directory().topic(name)?.topic))
+    }
+
+    /// Deletes a topic. Its records are out of sight when this returns; their space is freed in the background.
+    pub async fn delete_topic(&self, name: &str) -> Result<(), Error> {
+        self.check_ready()?;
+        self.directory().topic(name)?;
+        let delete = command::DeleteTopic {
+            name: name.to_owned(),
+        };
+        self.change(name, command::Command::DeleteTopic(delete))
+            .await?;
+        Ok(())
+    }
+
+    /// Gives a topic more partitions, `partition_count` in all.
+    pub async fn add_partitions(
+        &self,
+        name: &str,
+        partition_count: i32,
+    ) -> Result<v1::Topic, Error> {
+        self.check_ready()?;
+        let topic = self.directory().topic(name)?.topic.clone();
+        check_partition_count(partition_count)
+            .map_err(|violation| Error::InvalidFields(vec![violation]))?;
+        let now = count(topic.partitions.len());
+        if partition_count <= now {
+            let message = format!("must be more than the {now} that the topic has");
+            return Err(Error::invalid("partition_count", message));
+        }
+        let replicas = topic
+            .partitions
+            .first()
+            .map_or(1, |partition| count(partition.replicas.len()));
+        let add = command::AddPartitions {
+            name: name.to_owned(),
+            partition_count_before: now.unsigned_abs(),
+            partitions: self.place(partition_count - now, replicas)?,
+        };
+        self.change(name, command::Command::AddPartitions(add))
+            .await?;
+        self.get_topic(name)
+    }
+
+    /// Commits a change of the catalog and waits until this node has carried it out.
+    async fn change(&self, name: &str, command: command::Command) -> Result<Change, Error> {
+        let command = CatalogCommand {
+            time_ms: clock::now_ms(),
+            command: Some(command),
+        };
+        let group = self.shared.catalog.group();
+        let proposal = group
+            .propose(Command::catalog(&command))
+            .await
+            .map_err(|error| unavailable(&error))?;
+        let change = match proposal.wait().await.map_err(|error| unavailable(&error))? {
+            Reply::Catalog(Ok(change)) => change,
+            Reply::Catalog(Err(rejection)) => return Err(rejected(name, rejection)),
+            other => {
+                return Err(Error::Internal {
+                    detail: format!("the catalog answered {other}"),
+                });
+            }
+        };
+        let version = self.shared.catalog.view().version();
+        let mut directory = self.shared.directory.clone();
+        let carried_out = directory.wait_for(|directory| directory.version >= version);
+        match tokio::time::timeout(CARRY_OUT_TIMEOUT, carried_out).await {
+            Ok(Ok(_)) => Ok(change),
+            Ok(Err(_)) => Err(Error::NotReady),
+            Err(_) => Err(Error::DeadlineExceeded),
+        }
+    }
+
+    /// Chooses replicas: each partition starts one node further than the one before.
+    fn place(
+        &self,
+        partition_count: i32,
+        replication_factor: i32,
+    ) -> Result<Vec<ReplicaSet>, Error> {
+        let catalog = self.shared.catalog.view();
+        let nodes: Vec<NodeId> = catalog.nodes().map(|node| node.id).collect();
+        let replicas = match replication_factor {
+            0 if count(nodes.len()) >= REPLICATION_FACTOR_DEFAULT => REPLICATION_FACTOR_DEFAULT,
+            0 => 1,
+            asked => asked,
+        };
+        let replicas = usize::try_from(replicas).unwrap_or_default();
+        if replicas > nodes.len() {
+            return Err(Error::NotEnoughNodes {
+                replication_factor,
+                nodes: nodes.len(),
+            });
+        }
+        let set = |partition: usize| ReplicaSet {
+            nodes: nodes
+                .iter()
+                .cycle()
+                .skip(partition % nodes.len())
+                .take(replicas)
+                .map(|id| id.0)
+                .collect(),
+        };
+        Ok((0..usize::try_from(partition_count).unwrap_or_default())
+            .map(set)
+            .collect())
+    }
+
+    fn would_create(
+        &self,
+        name: &str,
+        config: v1::TopicConfig,
+        partitions: &[ReplicaSet],
+    ) -> Result<v1::Topic, Error> {
+        if self.directory().topic(name).is_ok() {
+            return Err(Error::TopicExists {
+                topic: name.to_owned(),
+            });
+        }
+        Ok(v1::Topic {
+            name: name.to_owned(),
+            id: 0,
+            partition_count: count(partitions.len()),
+            replication_factor: partitions.first().map_or(0, |set| count(set.nodes.len())),
+            config: Some(topic_config::Effective::of(&config).into()),
+            create_time: None,
+            partitions: Vec::new(),
+        })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    topic_config::validate_name(name).map_err(|_| Error::InvalidTopicName {
+        topic: name.to_owned(),
+    })
+}
+
+fn check_partition_count(partition_count: i32) -> Result<(), Violation> {
+    if (1..=count(PARTITIONS_MAX)).contains(&partition_count) {
+        return Ok(());
+    }
+    Err(Violation::new(
+        "partition_count",
+        format!("must be 1 to {PARTITIONS_MAX}"),
+    ))
+}
+
+fn violations(found: Vec<topic_config::Violation>) -> Vec<Violation> {
+    found
+        .into_iter()
+        .map(|found| Violation::new(found.field, found.message))
+        .collect()
+}
+
+fn unavailable(error: &ProposeError) -> Error {
+    match error {
+        ProposeError::NotLeader { leader } => Error::NotLeader {
+            leader: *leader,
+            address: None,
+        },
+        ProposeError::Indefinite | ProposeError::Stopped => Error::NotReady,
+    }
+}
+
+fn rejected(name: &str, rejection: Rejection) -> Error {
+    match rejection {
+        Rejection::TopicExists => Error::TopicExists {
+            topic: name.to_owned(),
+        },
+        Rejection::UnknownTopic => Error::UnknownTopic {
+            topic: name.to_owned(),
+        },
+        Rejection::PartitionCountChanged { partition_count } => Error::invalid(
+            "partition_count",
+            format!("was changed to {partition_count} by somebody else: look again"),
+        ),
+        Rejection::LimitReached { limit } => Error::LimitReached { limit },
+        Rejection::UnknownNode | Rejection::Malformed(_) => Error::Internal {
+            detail: rejection.to_string(),
+        },
+    }
+}
+
+fn describe(topic: &Topic) -> v1::Topic {
+    v1::Topic {
+        name: topic.name.clone(),
+        id: topic.id,
+        partition_count: count(topic.partitions.len()),
+        replication_factor: topic
+            .partitions
+            .first()
+            .map_or(0, |first| count(first.replicas.len())),
+        config: Some(topic_config::Effective::of(&topic.config).into()),
+        create_time: Some(timestamp(topic.create_time_ms)),
+        partitions: Vec::new(),
+    }
+}
+
+fn partitions(handle: &TopicHandle) -> Vec<v1::Partition> {
+    let describe_one = |(number, placed): (i32, &crate::machine::catalog::Partition)| {
+        let running = handle.partition(number).ok();
+        let view = running
+            .map(|partition| partition.group.view())
+            .unwrap_or_default();
+        v1::Partition {
+            partition: number,
+            leader: running
+                .and_then(|partition| partition.group.group().leader())
+                .map_or(0, |id| id.0),
+            replicas: placed.replicas.iter().map(|id| id.0).collect(),
+            log_start_offset: view.log_start.into(),
+            end_offset: view.end.into(),
+            size_bytes: running.map_or(0, |partition| partition.group.stored_bytes().cast_signed()),
+        }
+    };
+    (0..)
+        .zip(&handle.topic.partitions)
+        .map(describe_one)
+        .collect()
+}
