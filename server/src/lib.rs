@@ -6,6 +6,7 @@ pub mod broker;
 pub mod consensus;
 pub mod machine;
 pub mod middleware;
+pub mod rpc;
 pub mod storage;
 pub mod telemetry;
 pub mod types;

@@ -5,7 +5,7 @@
 
 pub mod clock;
 pub mod logging;
-mod metrics;
+pub mod metrics;
 mod process;
 mod rpc_metrics;
 pub mod trace_context;

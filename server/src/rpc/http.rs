@@ -1,0 +1,113 @@
+//! Pages for people, load balancers and Prometheus, on the same port as gRPC.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use kelda_proto::v1;
+use serde_json::{Value, json};
+
+use crate::{broker::Broker, telemetry::Metrics};
+
+/// What the pages show.
+#[derive(Clone)]
+pub(super) struct Pages {
+    pub(super) broker: Broker,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// All pages.
+pub(super) fn router(pages: Pages) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/cluster/status", get(cluster_status))
+        .route("/metrics", get(metrics))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(pages)
+}
+
+async fn health(State(pages): State<Pages>) -> impl IntoResponse {
+    if *pages.broker.readiness().borrow() {
+        (StatusCode::OK, Json(json!({ "status": "serving" })))
+    } else {
+        let status = json!({ "status": "not_serving" });
+        (StatusCode::SERVICE_UNAVAILABLE, Json(status))
+    }
+}
+
+async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
+    let text = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
+    (text, pages.metrics.render())
+}
+
+async fn cluster_status(State(pages): State<Pages>) -> impl IntoResponse {
+    match pages.broker.status() {
+        Ok(status) => (StatusCode::OK, Json(status_json(&status))),
+        Err(error) => {
+            let error = json!({ "error": error.to_string() });
+            (StatusCode::SERVICE_UNAVAILABLE, Json(error))
+        }
+    }
+}
+
+async fn not_found() -> impl IntoResponse {
+    let error = "no such page: try /health, /cluster/status or /metrics; all else is gRPC";
+    (StatusCode::NOT_FOUND, Json(json!({ "error": error })))
+}
+
+async fn not_allowed() -> impl IntoResponse {
+    let error = "this page can only be read: use GET";
+    (
+        StatusCode::METHOD_NOT_ALLOWED,
+        Json(json!({ "error": error })),
+    )
+}
+
+/// The status with the names of the contract. 64-bit numbers are numbers: all of them stay below 2^53.
+fn status_json(status: &v1::GetStatusResponse) -> Value {
+    let node = status.node.clone().unwrap_or_default();
+    let storage = status.storage.unwrap_or_default();
+    let limits = status.limits.unwrap_or_default();
+    let start_time_ms = status
+        .start_time
+        .map(|time| time.seconds * 1000 + i64::from(time.nanos) / 1_000_000);
+    json!({
+        "cluster_id": status.cluster_id,
+        "node": {
+            "id": node.id,
+            "name": node.name,
+            "address": node.address,
+            "version": node.version,
+        },
+        "ready": status.ready,
+        "catalog_leader": status.catalog_leader,
+        "node_count": status.node_count,
+        "topic_count": status.topic_count,
+        "partition_count": status.partition_count,
+        "leaderless_partition_count": status.leaderless_partition_count,
+        "storage": {
+            "used_bytes": storage.used_bytes,
+            "free_bytes": storage.free_bytes,
+            "floor_bytes": storage.floor_bytes,
+            "writable": storage.writable,
+        },
+        "limits": {
+            "record_bytes_max": limits.record_bytes_max,
+            "batch_bytes_max": limits.batch_bytes_max,
+            "request_bytes_max": limits.request_bytes_max,
+            "batch_records_max": limits.batch_records_max,
+            "record_headers_max": limits.record_headers_max,
+            "decompressed_bytes_max": limits.decompressed_bytes_max,
+        },
+        "start_time_ms": start_time_ms,
+    })
+}
