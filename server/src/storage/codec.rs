@@ -290,3 +290,105 @@ pub(super) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
 fn varint_bytes(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GROUP: GroupId = GroupId(5);
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        let kinds = prop_oneof![
+            Just(EntryKind::Blank),
+            Just(EntryKind::Membership),
+            Just(EntryKind::Command)
+        ];
+        let ids = any::<(u64, u64, u64)>();
+        let header = vec(any::<u8>(), 0..300);
+        let parts = vec(vec(any::<u8>(), 0..300), 0..20);
+        (ids, kinds, header, parts).prop_map(|((term, leader, index), kind, header, parts)| Entry {
+            id: EntryId {
+                term,
+                leader: NodeId(leader),
+                index: LogIndex(index),
+            },
+            kind,
+            header: Bytes::from(header),
+            parts: parts
+                .into_iter()
+                .map(|bytes| Part {
+                    crc32c: crc32c(&bytes),
+                    bytes: Bytes::from(bytes),
+                })
+                .collect(),
+        })
+    }
+
+    fn encode(entry: &Entry) -> Bytes {
+        let mut encoded = encode_head(GROUP, entry);
+        for part in &entry.parts {
+            encoded.extend_from_slice(&part.bytes);
+        }
+        assert_eq!(encoded_bytes(entry), Some(encoded.len()));
+        Bytes::from(encoded)
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_survives_its_encoding(entry in entries()) {
+            let encoded = encode(&entry);
+            prop_assert_eq!(decode_entry(GROUP, entry.id.index, &encoded), Ok(entry));
+        }
+
+        #[test]
+        fn a_changed_byte_is_noticed(entry in entries(), at in any::<usize>(), change in 1..=255u8) {
+            let mut encoded = encode(&entry).to_vec();
+            let at = at % encoded.len();
+            encoded[at] ^= change;
+            let decoded = decode_entry(GROUP, entry.id.index, &Bytes::from(encoded));
+            prop_assert!(decoded.is_err());
+        }
+
+        #[test]
+        fn a_cut_or_longer_entry_is_noticed(entry in entries(), length in any::<usize>()) {
+            let mut encoded = encode(&entry).to_vec();
+            let whole = encoded.len();
+            encoded.resize(length % (whole + 50), 7);
+            prop_assume!(encoded.len() != whole);
+            let decoded = decode_entry(GROUP, entry.id.index, &Bytes::from(encoded));
+            prop_assert!(decoded.is_err());
+        }
+
+        #[test]
+        fn an_entry_of_another_place_is_noticed(entry in entries(), group in any::<u64>(), index in any::<u64>()) {
+            let encoded = encode(&entry);
+            let place = (GroupId(group), LogIndex(index));
+            prop_assume!(place != (GROUP, entry.id.index));
+            prop_assert!(decode_entry(place.0, place.1, &encoded).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_an_entry_or_an_error(bytes in vec(any::<u8>(), 0..400), version in any::<bool>()) {
+            let mut bytes = bytes;
+            if let (true, Some(first)) = (version, bytes.first_mut()) {
+                *first = VERSION;
+            }
+            let bytes = Bytes::from(bytes);
+            let _ = decode_entry(GROUP, LogIndex(0), &bytes);
+            let _ = decode_head(GROUP, LogIndex(0), &bytes);
+        }
+
+        #[test]
+        fn numbers_survive_their_encoding(value in any::<u64>()) {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, value);
+            prop_assert_eq!(bytes.len(), varint_bytes(value));
+            let mut rest = bytes.as_slice();
+            prop_assert_eq!(take_varint(&mut rest), Some(value));
+            prop_assert!(rest.is_empty());
+        }
+    }
+}

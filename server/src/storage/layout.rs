@@ -11,7 +11,7 @@ const PAGE_BYTES: usize = 4096;
 /// What redb adds to the one row of a leaf: four bytes for the leaf, four for each end of key and value.
 const LEAF_OVERHEAD: usize = 12;
 /// Largest leaf that a chunk fills: `PAGE_BYTES << CHUNK_ORDER_MAX`.
-const CHUNK_ORDER_MAX: u32 = 6;
+const CHUNK_ORDER_MAX: u32 = 8;
 /// An entry of up to this many bytes, or the front of a longer one, is one row of the heads table.
 const HEAD_ROW_MAX: usize = PAGE_BYTES - LEAF_OVERHEAD - 16;
 /// The front always holds this much: the fixed fields from which the rest can be sized.
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(layout(100).chunks, Vec::<usize>::new());
         assert_eq!(layout(64 * 1024).chunks.len(), 1);
         assert_eq!(layout(64 * 1024 + 1200).chunks.len(), 1);
-        assert_eq!(layout((1 << 20) + 600).chunks.len(), 4);
+        assert_eq!(layout((1 << 20) + 600).chunks.len(), 1);
         assert!(pages(&layout(66 * 1024)) <= 66 * 1024 * 13 / 10);
     }
 }

@@ -206,8 +206,12 @@ pub(in crate::storage) fn find(
             behind = block;
         }
     }
+    let end = behind.rows.last().map(OffsetRow::end_offset);
     let within = behind.rows.into_iter().find(matches);
-    Ok(within.or(candidate))
+    match (within, candidate) {
+        (None, Some(next)) if end != Some(next.base_offset) => Err(corrupt_row(group, OFFSETS)),
+        (within, candidate) => Ok(within.or(candidate)),
+    }
 }
 
 /// Key offset of the first block, among the first `blocks_max`, of an entry at `index` or behind; or how far the scan
