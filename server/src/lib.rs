@@ -1,11 +1,13 @@
 //! The Kelda broker as a library. Rooms, top to bottom; imports run downward only:
-//! node, config -> rpc -> broker -> consensus -> storage -> middleware -> telemetry, machine -> types.
+//! `node`, `config` -> `rpc` -> `broker` -> `consensus` -> `storage` -> `middleware` -> `telemetry`, `machine` ->
+//! `types`. Start reading at `node`.
 
 pub mod broker;
-
+pub mod config;
 pub mod consensus;
 pub mod machine;
 pub mod middleware;
+pub mod node;
 pub mod rpc;
 pub mod storage;
 pub mod telemetry;
