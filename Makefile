@@ -31,6 +31,7 @@ test: verify grpcurl examples fuzz ## Sets up what it needs and runs every check
 verify: tools ## Runs what every change must pass: format, lints, contract, dependencies, docs, unit and integration tests.
 	$(STEP) "format"
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	@$(MAKE) --no-print-directory buf deny lint doc unit
 
 tools:
@@ -38,6 +39,7 @@ tools:
 
 fmt: tools ## Formats the Rust sources.
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 lint: tools ## Runs clippy over all code and refuses any warning.
 	$(STEP) "lints"

@@ -22,10 +22,10 @@ pub(crate) struct Client<'a> {
 /// What `kelda bench` measured.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Load {
-    /// Records that were acknowledged or read.
-    pub(crate) records: u64,
-    /// Their payload.
-    pub(crate) bytes: u64,
+    /// Records that were acknowledged or read, with those of the warm-up and of the end.
+    pub(crate) records_total: u64,
+    /// Payload of all records, with those of the warm-up and of the end.
+    pub(crate) bytes_total: u64,
     /// Records a second.
     pub(crate) records_per_second: f64,
     /// Payload bytes a second.
@@ -122,7 +122,7 @@ impl<'a> Client<'a> {
             "{} calls failed: nothing can be said about speed",
             load.errors
         );
-        ensure!(load.records > 0, "no record went through");
+        ensure!(load.records_total > 0, "no record went through");
         Ok(load)
     }
 

@@ -29,10 +29,10 @@ fn measure_size(plan: &Plan, bytes: usize) -> Result<Vec<Measure>> {
     for _ in 0..plan.repeat {
         let read = client.read_to_end("stored")?;
         anyhow::ensure!(
-            read.records >= written.records,
+            read.records_total >= written.records_total,
             "{} records were acknowledged, but {} read back",
-            written.records,
-            read.records
+            written.records_total,
+            read.records_total
         );
         rates.push(read.bytes_per_second / 1e9);
         ratios.push(read.bytes_per_second / written.bytes_per_second);

@@ -52,7 +52,7 @@ fn fill(plan: &Plan, broker: &Broker) -> Result<u64> {
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     let mut stored = 0;
     while stored < plan.restart_bytes {
-        stored += client.load("stored", plan.run, &options)?.bytes;
+        stored += client.load("stored", plan.run, &options)?.bytes_total;
     }
     Ok(stored)
 }

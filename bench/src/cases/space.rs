@@ -34,5 +34,5 @@ fn factor(plan: &Plan, options: &[&str]) -> Result<f64> {
     let client = broker.client(&plan.workspace);
     client.create_topic("space")?;
     let load = client.load("space", plan.run * 2, options)?;
-    Ok(occupied_bytes(&directory.path().join("data"))? as f64 / load.bytes as f64)
+    Ok(occupied_bytes(&directory.path().join("data"))? as f64 / load.bytes_total as f64)
 }

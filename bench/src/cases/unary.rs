@@ -1,5 +1,7 @@
 //! Many producers that each wait for the fsynced ack of one small record.
 
+use std::time::Instant;
+
 use anyhow::Result;
 
 use super::UNARY_OPTIONS;
@@ -20,11 +22,11 @@ pub(super) fn measure(plan: &Plan) -> Result<Vec<Measure>> {
     let (mut rates, mut p50, mut p99) = (Vec::new(), Vec::new(), Vec::new());
     let (mut broker_cpu, mut client_cpu) = (Vec::new(), Vec::new());
     for _ in 0..plan.repeat {
-        let before = (broker.cpu()?, cpu_of_ended_children()?);
+        let before = (Instant::now(), broker.cpu()?, cpu_of_ended_children()?);
         let load = client.load("unary", plan.run, &UNARY_OPTIONS)?;
-        let percent = 100.0 / plan.run.as_secs_f64();
-        broker_cpu.push((broker.cpu()? - before.0).as_secs_f64() * percent);
-        client_cpu.push((cpu_of_ended_children()? - before.1).as_secs_f64() * percent);
+        let percent = 100.0 / before.0.elapsed().as_secs_f64();
+        broker_cpu.push((broker.cpu()? - before.1).as_secs_f64() * percent);
+        client_cpu.push((cpu_of_ended_children()? - before.2).as_secs_f64() * percent);
         rates.push(load.records_per_second);
         p50.push(load.latency()?.p50);
         p99.push(load.latency()?.p99);
