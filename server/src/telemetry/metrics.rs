@@ -19,7 +19,7 @@ use opentelemetry::{
     KeyValue,
     metrics::{Histogram, Meter, MeterProvider as _},
 };
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
 use prometheus::{Registry, TextEncoder};
 
 use super::{RpcMetrics, process};
@@ -29,6 +29,9 @@ pub(super) const DURATION_BOUNDS: [f64; 16] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
+
+/// Series that one instrument may have; more share one that is named so.
+const SERIES_MAX: usize = 512;
 
 /// The metrics of one node. Made once, passed to whoever counts something; recording never blocks and never fails.
 pub struct Metrics {
@@ -65,7 +68,16 @@ impl Metrics {
             .without_units()
             .build()
             .expect("an empty registry takes a collector");
-        let provider = SdkMeterProvider::builder().with_reader(exporter).build();
+        // An instrument takes memory for all its series when it is made; the default of 2,000 series each would be a
+        // tenth of an idle node. The most there are is one for each method and status code.
+        let few_series = |_: &Instrument| {
+            let stream = Stream::builder().with_cardinality_limit(SERIES_MAX);
+            stream.build().ok()
+        };
+        let provider = SdkMeterProvider::builder()
+            .with_reader(exporter)
+            .with_view(few_series)
+            .build();
         let meter = provider.meter("kelda");
         let counts = Arc::new(Counts::default());
         register_counts(&meter, &counts);
