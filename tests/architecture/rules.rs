@@ -23,6 +23,7 @@ const HOMES: [(&str, &[&str]); 7] = [
             "server/src/rpc",
             "server/src/middleware",
             "server/src/node",
+            "server/tests/rpc",
             "cli/",
             "clients/",
             "proto/",
