@@ -8,6 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 kelda=${1:?name the kelda binary}
 work=$(mktemp -d)
 passed=0
+# So that a count at the end of a pipe is not lost.
+shopt -s lastpipe
 
 finish() {
     local status=$?

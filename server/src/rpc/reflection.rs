@@ -10,9 +10,11 @@ use tower::util::BoxCloneSyncService;
 /// A gRPC service whose type nobody needs to name.
 pub(super) type Boxed = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// Descriptors of everything that a node serves, and of what it stores.
-pub(super) const DESCRIPTORS: [&[u8]; 4] = [
+/// Descriptors of everything that a node serves and stores, and of the details of its errors, which a tool can then
+/// show in words.
+pub(super) const DESCRIPTORS: [&[u8]; 5] = [
     kelda_proto::DESCRIPTORS,
+    tonic_types::pb::FILE_DESCRIPTOR_SET,
     tonic_health::pb::FILE_DESCRIPTOR_SET,
     tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
     tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
