@@ -5,8 +5,13 @@ use clap::{Parser, Subcommand};
 use crate::{
     client::ClientOptions,
     commands::{
-        bench::Bench, cluster::Cluster, completions::Completions, consume::Consume,
-        produce::Produce, topic::Topic,
+        bench::Bench,
+        broker::{Dev, Serve},
+        cluster::Cluster,
+        completions::Completions,
+        consume::Consume,
+        produce::Produce,
+        topic::Topic,
     },
     failure::{EXIT_CODES_HELP, Failure},
 };
@@ -23,6 +28,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Dev(Dev),
+    Serve(Serve),
     /// Create, show, change and delete topics
     #[command(subcommand)]
     Topic(Topic),
@@ -42,6 +49,8 @@ impl Arguments {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let options = self.client;
         match self.command {
+            Command::Dev(command) => command.run(),
+            Command::Serve(command) => command.run(),
             Command::Topic(command) => block_on(command.run(&options)),
             Command::Produce(command) => block_on(command.run(&options)),
             Command::Consume(command) => block_on(command.run(&options)),

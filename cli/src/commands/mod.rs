@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 pub(crate) mod bench;
+pub(crate) mod broker;
 pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod consume;

@@ -1,7 +1,6 @@
 //! `kelda topic alter`.
 
 use clap::Args;
-use kelda_client::Client;
 use kelda_proto::v1::UpdateTopicRequest;
 use prost_types::FieldMask;
 
@@ -10,6 +9,7 @@ use super::{
     view,
 };
 use crate::{
+    client::ClientOptions,
     failure::{Exit, Failure},
     output::OutputOption,
 };
@@ -32,8 +32,9 @@ pub(crate) struct Alter {
 }
 
 impl Alter {
-    pub(super) async fn run(self, client: &Client) -> Result<(), Failure> {
+    pub(super) async fn run(self, options: &ClientOptions) -> Result<(), Failure> {
         let fields = self.fields()?;
+        let client = options.connect().await?;
         let mut altered = None;
         if !fields.is_empty() {
             let paths = fields.iter().map(|field| field.path().to_owned()).collect();

@@ -1,11 +1,10 @@
 //! `kelda topic create`.
 
 use clap::Args;
-use kelda_client::Client;
 use kelda_proto::v1::{CreateTopicRequest, ErrorReason};
 
 use super::{config::ConfigOptions, view};
-use crate::{failure::Failure, output::OutputOption};
+use crate::{client::ClientOptions, failure::Failure, output::OutputOption};
 
 /// Create a topic
 #[derive(Debug, Args)]
@@ -28,7 +27,8 @@ pub(crate) struct Create {
 }
 
 impl Create {
-    pub(super) async fn run(self, client: &Client) -> Result<(), Failure> {
+    pub(super) async fn run(self, options: &ClientOptions) -> Result<(), Failure> {
+        let client = options.connect().await?;
         let request = CreateTopicRequest {
             name: self.name.clone(),
             partition_count: self.partitions,

@@ -3,10 +3,9 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::Args;
-use kelda_client::Client;
 use serde_json::json;
 
-use crate::{failure::Failure, output::OutputOption};
+use crate::{client::ClientOptions, failure::Failure, output::OutputOption};
 
 /// Delete a topic and all its records; asks first when run by hand
 #[derive(Debug, Args)]
@@ -21,13 +20,14 @@ pub(crate) struct Delete {
 }
 
 impl Delete {
-    pub(super) async fn run(self, client: &Client) -> Result<(), Failure> {
+    pub(super) async fn run(self, options: &ClientOptions) -> Result<(), Failure> {
         if !self.yes && io::stdin().is_terminal() && !self.confirmed()? {
             return Err(Failure::failed(format!(
                 "topic {} was not deleted",
                 self.name
             )));
         }
+        let client = options.connect().await?;
         client.topics().delete(&self.name).await?;
         let deleted = json!({ "name": self.name });
         self.output

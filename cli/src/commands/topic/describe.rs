@@ -1,10 +1,9 @@
 //! `kelda topic describe`.
 
 use clap::Args;
-use kelda_client::Client;
 
 use super::view;
-use crate::{failure::Failure, output::OutputOption};
+use crate::{client::ClientOptions, failure::Failure, output::OutputOption};
 
 /// Show a topic's configuration and partitions
 #[derive(Debug, Args)]
@@ -16,7 +15,8 @@ pub(crate) struct Describe {
 }
 
 impl Describe {
-    pub(super) async fn run(self, client: &Client) -> Result<(), Failure> {
+    pub(super) async fn run(self, options: &ClientOptions) -> Result<(), Failure> {
+        let client = options.connect().await?;
         let topic = view::Topic::from(client.topics().get(&self.name).await?);
         self.output.output.print(&topic, view::Topic::description)
     }

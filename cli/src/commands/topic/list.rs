@@ -1,10 +1,9 @@
 //! `kelda topic list`.
 
 use clap::Args;
-use kelda_client::Client;
 
 use super::view;
-use crate::{failure::Failure, output::OutputOption};
+use crate::{client::ClientOptions, failure::Failure, output::OutputOption};
 
 /// List topics in the order of their names
 #[derive(Debug, Args)]
@@ -17,7 +16,8 @@ pub(crate) struct List {
 }
 
 impl List {
-    pub(super) async fn run(self, client: &Client) -> Result<(), Failure> {
+    pub(super) async fn run(self, options: &ClientOptions) -> Result<(), Failure> {
+        let client = options.connect().await?;
         let topics = client.topics().list(&self.prefix).await?;
         let topics: Vec<view::Topic> = topics.into_iter().map(view::Topic::from).collect();
         self.output

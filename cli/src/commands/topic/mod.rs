@@ -27,14 +27,13 @@ pub(crate) enum Topic {
 impl Topic {
     /// Runs the command.
     pub(crate) async fn run(self, options: &ClientOptions) -> Result<(), Failure> {
-        let client = options.connect().await?;
         match self {
-            Self::Create(command) => command.run(&client).await,
-            Self::List(command) => command.run(&client).await,
-            Self::Describe(command) => command.run(&client).await,
-            Self::Alter(command) => command.run(&client).await,
-            Self::Delete(command) => command.run(&client).await,
-            Self::Trim(command) => command.run(&client).await,
+            Self::Create(command) => command.run(options).await,
+            Self::List(command) => command.run(options).await,
+            Self::Describe(command) => command.run(options).await,
+            Self::Alter(command) => command.run(options).await,
+            Self::Delete(command) => command.run(options).await,
+            Self::Trim(command) => command.run(options).await,
         }
     }
 }

@@ -6,6 +6,7 @@ use kelda_proto::v1::{Boundary, PartitionTrim, StartPosition, start_position::Po
 use serde::Serialize;
 
 use crate::{
+    client::ClientOptions,
     failure::Failure,
     output::{OutputOption, Table},
     parse::start::start,
@@ -35,8 +36,9 @@ struct Trimmed {
 }
 
 impl Trim {
-    pub(super) async fn run(self, client: &Client) -> Result<(), Failure> {
-        let partitions = self.trims(client).await?;
+    pub(super) async fn run(self, options: &ClientOptions) -> Result<(), Failure> {
+        let client = options.connect().await?;
+        let partitions = self.trims(&client).await?;
         let offsets = client
             .topics()
             .delete_records(&self.name, partitions)

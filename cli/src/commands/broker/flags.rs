@@ -1,0 +1,222 @@
+//! The flags of a broker: the fields of its configuration, under the same names.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, ValueEnum};
+use kelda_server::config::{self, Config};
+use serde::Serialize;
+
+use crate::{
+    failure::{Exit, Failure},
+    parse::{duration::duration, size::size},
+};
+
+/// Flags of a broker. Those that are not given are left to the file, the environment and the defaults.
+#[derive(Debug, Default, Args, Serialize)]
+pub(super) struct Flags {
+    /// Configuration as TOML; keys are the names of the flags with _ for -
+    ///
+    /// Every flag can also be set in the environment, as KELDA_NODE_ID and so on. Flags win over the environment,
+    /// which wins over the file.
+    #[arg(long, env = "KELDA_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// Name of the node, written into the data directory [default: node1]
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_id: Option<String>,
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
+    /// Port of gRPC, gRPC-Web and HTTP; 0: any free one [default: 8080]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    /// Directory of the data [default: kelda-data]
+    #[arg(long, value_name = "DIRECTORY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_dir: Option<PathBuf>,
+    /// Keep everything in memory: nothing survives the process
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ephemeral: bool,
+    /// Start only if the data directory belongs to this cluster
+    #[arg(long, value_name = "ID")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_id: Option<String>,
+    /// Serve other addresses than loopback although there is neither TLS nor authentication
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    insecure: bool,
+    /// What to log: off, error, warn, info or debug, or a list such as info,storage=debug [default: info]
+    #[arg(long, value_name = "FILTER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<String>,
+    /// How log lines look [default: text]
+    #[arg(long, value_enum, value_name = "FORM")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_format: Option<LogFormat>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    limits: Limits,
+}
+
+/// Flags that few need.
+#[derive(Debug, Default, Args, Serialize)]
+#[command(next_help_heading = "Limits")]
+struct Limits {
+    /// Threads that serve connections [default: one for each core]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workers: Option<usize>,
+    /// Free disk space below which no records are taken [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    free_floor_bytes: Option<u64>,
+    /// Memory for recently appended records [default: 32MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tail_bytes: Option<u64>,
+    /// Memory for pages of the database [default: 32MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_bytes: Option<u64>,
+    /// Memory for produced records that are not committed yet [default: 256MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_flight_bytes: Option<u64>,
+    /// How often old records are looked for [default: 30s]
+    #[arg(long = "retention-interval", value_name = "DURATION", value_parser = milliseconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retention_interval_ms: Option<u64>,
+    /// Connections at most
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections_max: Option<usize>,
+    /// Unary calls at a time at most
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calls_max: Option<usize>,
+    /// Streams at a time at most
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    streams_max: Option<usize>,
+    /// How long calls may take to end when the node stops [default: 10s]
+    #[arg(long = "drain-timeout", value_name = "DURATION", value_parser = milliseconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain_timeout_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl Flags {
+    /// The configuration that these flags, the environment and the file make.
+    pub(super) fn load(&self) -> Result<Config, Failure> {
+        let file: Option<&Path> = self.config.as_deref();
+        Ok(Config::load(file, self)?)
+    }
+}
+
+impl From<config::Error> for Failure {
+    fn from(error: config::Error) -> Self {
+        Self::new(Exit::Usage, error.to_string())
+    }
+}
+
+fn milliseconds(text: &str) -> Result<u64, String> {
+    duration(text).map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::Parser;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    fn names(value: &impl Serialize) -> BTreeSet<String> {
+        let value = serde_json::to_value(value).expect("plain data");
+        value
+            .as_object()
+            .expect("a struct")
+            .keys()
+            .cloned()
+            .collect()
+    }
+
+    const ALL: [&str; 36] = [
+        "kelda",
+        "--node-id",
+        "n2",
+        "--address",
+        "127.0.0.2",
+        "--port",
+        "1",
+        "--data-dir",
+        "d",
+        "--ephemeral",
+        "--cluster-id",
+        "c",
+        "--insecure",
+        "--log",
+        "warn",
+        "--log-format",
+        "json",
+        "--workers",
+        "1",
+        "--free-floor-bytes",
+        "2GiB",
+        "--tail-bytes",
+        "1MiB",
+        "--cache-bytes",
+        "3MiB",
+        "--in-flight-bytes",
+        "64MiB",
+        "--retention-interval",
+        "5s",
+        "--connections-max",
+        "7",
+        "--calls-max",
+        "8",
+        "--streams-max",
+        "9",
+        "--drain-timeout=1m",
+    ];
+
+    #[test]
+    fn every_field_of_the_configuration_is_a_flag_and_reaches_it() {
+        let flags = Line::parse_from(ALL).flags;
+        let config = flags.load().expect("valid");
+        assert_eq!(names(&flags), names(&config));
+        let (given, loaded) = (serde_json::to_value(&flags), serde_json::to_value(&config));
+        assert_eq!(given.expect("plain data"), loaded.expect("plain data"));
+    }
+
+    #[test]
+    fn flags_that_are_not_given_say_nothing() {
+        let flags = Line::parse_from(["kelda"]).flags;
+        assert_eq!(
+            serde_json::to_value(&flags).expect("plain data"),
+            Value::Object(Default::default())
+        );
+    }
+}

@@ -1,0 +1,22 @@
+//! `kelda serve`.
+
+use clap::Args;
+
+use super::{flags::Flags, run::run};
+use crate::{failure::Failure, output::write_stdout};
+
+/// Run a broker
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        run(self.flags.load()?, |node| {
+            // Without a reader the node serves all the same.
+            let _ = write_stdout(format!("ready {}\n", node.address()).as_bytes());
+        })
+    }
+}
