@@ -1,0 +1,10 @@
+//! The binary as its users meet it: commands against a broker that is the same binary.
+
+mod bench;
+mod consume;
+mod crash;
+mod dev;
+mod errors;
+mod produce;
+mod support;
+mod topics;
