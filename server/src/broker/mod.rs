@@ -8,6 +8,7 @@ mod directory;
 mod disk;
 mod error;
 mod fetch;
+mod gauges;
 mod offsets;
 mod partition;
 mod produce;
@@ -140,6 +141,7 @@ impl Broker {
                 start_time_ms,
             }),
         };
+        gauges::register(&broker);
         let retention = tokio::spawn(retention::run(directory, config.retention_interval));
         (broker, Tasks(vec![follower, retention]))
     }

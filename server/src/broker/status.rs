@@ -10,17 +10,8 @@ impl Broker {
     /// Status of this node, and of the cluster as it sees it.
     pub fn status(&self) -> Result<v1::GetStatusResponse, Error> {
         let catalog = self.shared.catalog.view();
-        let directory = self.directory();
         let disk = self.shared.disk.status()?;
         let me = self.shared.groups.node();
-        let leaderless = directory
-            .topics()
-            .flat_map(|topic| topic.slots())
-            .filter(|slot| {
-                slot.as_ref()
-                    .is_none_or(|partition| partition.group.group().leader().is_none())
-            })
-            .count();
         Ok(v1::GetStatusResponse {
             cluster_id: catalog.cluster_id().to_owned(),
             node: catalog.node(me).map(node),
@@ -34,7 +25,7 @@ impl Broker {
             node_count: count(catalog.nodes().count()),
             topic_count: count(catalog.topic_count()),
             partition_count: count(catalog.partition_count()),
-            leaderless_partition_count: count(leaderless),
+            leaderless_partition_count: count(self.leaderless_partitions()),
             storage: Some(v1::StorageStatus {
                 used_bytes: disk.used_bytes.cast_signed(),
                 free_bytes: disk.free_bytes.cast_signed(),
@@ -44,6 +35,18 @@ impl Broker {
             limits: Some(self.limits()),
             start_time: Some(timestamp(self.shared.start_time_ms)),
         })
+    }
+
+    /// Partitions that this node knows no leader of.
+    pub(super) fn leaderless_partitions(&self) -> usize {
+        self.directory()
+            .topics()
+            .flat_map(|topic| topic.slots())
+            .filter(|slot| {
+                slot.as_ref()
+                    .is_none_or(|partition| partition.group.group().leader().is_none())
+            })
+            .count()
     }
 
     /// The nodes of the cluster in ascending order of id.

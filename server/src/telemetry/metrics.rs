@@ -149,18 +149,22 @@ impl Metrics {
         &self.rpc
     }
 
-    /// Shows what `read` says at each scrape. It must be quick and not block, and must not keep a reference to
-    /// whatever owns these metrics: give it a `Weak`.
+    /// Shows what `read` says at each scrape, and nothing where it says nothing. It must be quick and not block, and
+    /// must not keep a reference to whatever owns these metrics: give it a `Weak`.
     pub fn observe_gauge(
         &self,
         name: impl Into<Cow<'static, str>>,
         help: impl Into<Cow<'static, str>>,
-        read: impl Fn() -> i64 + Send + Sync + 'static,
+        read: impl Fn() -> Option<i64> + Send + Sync + 'static,
     ) {
         self.meter
             .i64_observable_gauge(name)
             .with_description(help)
-            .with_callback(move |observer| observer.observe(read(), &[]))
+            .with_callback(move |observer| {
+                if let Some(value) = read() {
+                    observer.observe(value, &[]);
+                }
+            })
             .build();
     }
 }
@@ -299,15 +303,19 @@ mod tests {
     }
 
     #[test]
-    fn a_gauge_is_read_at_each_scrape() {
+    fn a_gauge_is_read_at_each_scrape_while_there_is_something_to_read() {
         let metrics = Metrics::new("1");
         let topics = Arc::new(AtomicU64::new(2));
-        let read = Arc::clone(&topics);
-        metrics.observe_gauge("kelda_topics", "Topics.", move || read.load(Relaxed) as i64);
+        let weak = Arc::downgrade(&topics);
+        metrics.observe_gauge("kelda_topics", "Topics.", move || {
+            Some(weak.upgrade()?.load(Relaxed).cast_signed())
+        });
         assert!(has_line(&metrics.render(), "kelda_topics 2"));
         topics.store(5, Relaxed);
         assert!(has_line(&metrics.render(), "kelda_topics 5"));
         assert!(has_line(&metrics.render(), "# HELP kelda_topics Topics."));
+        drop(topics);
+        assert!(!metrics.render().contains("kelda_topics"));
     }
 
     #[test]

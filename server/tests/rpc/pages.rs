@@ -65,10 +65,21 @@ async fn metrics_count_what_clients_do() {
         "kelda_rpc_duration_seconds_count{rpc_method=\"kelda.v1.ProduceService/Produce\",\
          rpc_response_status_code=\"OK\"} 3",
         "kelda_rpc_in_flight 0",
+        "kelda_ready 1",
+        "kelda_topics 1",
+        "kelda_partitions 1",
+        "kelda_leaderless_partitions 0",
     ] {
         assert!(body.lines().any(|l| l == line), "{line} is not in\n{body}");
     }
-    assert!(body.contains("\nprocess_cpu_seconds_total "), "{body}");
+    for name in [
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "kelda_storage_used_bytes",
+        "kelda_storage_free_bytes",
+    ] {
+        assert!(body.contains(&format!("\n{name} ")), "{name}: {body}");
+    }
     node.shutdown().await;
 }
 
