@@ -1,6 +1,11 @@
 //! A real node in this process, reached over real gRPC.
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
+pub(crate) mod appender;
+pub(crate) mod pages;
+pub(crate) mod reader;
+pub(crate) mod wait;
+
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use kelda_proto::v1::{
@@ -44,12 +49,18 @@ impl TestNode {
         Self::start(config(None)).await
     }
 
+    /// Stops the node and starts it again with another configuration, most often the same one.
+    pub(crate) async fn restart(self, config: Config) -> Self {
+        self.node.shutdown().await;
+        Self::start(config).await
+    }
+
     pub(crate) fn produce(&self) -> ProduceServiceClient<Channel> {
         ProduceServiceClient::new(self.channel.clone()).max_encoding_message_size(64 << 20)
     }
 
     pub(crate) fn consume(&self) -> ConsumeServiceClient<Channel> {
-        ConsumeServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20)
+        consume_service(&self.channel)
     }
 
     pub(crate) fn topics(&self) -> TopicServiceClient<Channel> {
@@ -123,6 +134,10 @@ impl TestNode {
             assert_eq!(offset, fetched.next_offset);
         }
     }
+}
+
+pub(crate) fn consume_service(channel: &Channel) -> ConsumeServiceClient<Channel> {
+    ConsumeServiceClient::new(channel.clone()).max_decoding_message_size(64 << 20)
 }
 
 pub(crate) async fn connect(address: SocketAddr) -> Channel {
