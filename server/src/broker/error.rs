@@ -34,15 +34,17 @@ pub enum Error {
     InvalidTopicName { topic: String },
     #[error("topic {topic} does not exist: create it first")]
     UnknownTopic { topic: String },
-    #[error("topic {topic} has no partition {partition}: it has {partition_count}")]
+    #[error("topic {topic} has no partition {partition}: choose one below {partition_count}")]
     UnknownPartition {
         topic: String,
         partition: i64,
         partition_count: u32,
     },
-    #[error("topic {topic} exists already")]
+    #[error("topic {topic} exists already: choose another name, or use this topic")]
     TopicExists { topic: String },
-    #[error("record {record_index} has {size_bytes} bytes, more than the limit of {limit_bytes}")]
+    #[error(
+        "record {record_index} has {size_bytes} bytes, more than the limit of {limit_bytes}: split it, or store it elsewhere and produce a reference"
+    )]
     RecordTooLarge {
         record_index: usize,
         size_bytes: usize,
@@ -55,21 +57,31 @@ pub enum Error {
         size_bytes: usize,
         limit_bytes: usize,
     },
-    #[error("crc32c is {expected:#010x} but the bytes have {actual:#010x}")]
+    #[error(
+        "crc32c is {expected:#010x} but the bytes have {actual:#010x}: send the batch again, or correct how the client computes CRC-32C"
+    )]
     ChecksumMismatch { expected: u32, actual: u32 },
-    #[error("record_count is {expected} but there are {actual} records")]
+    #[error(
+        "record_count is {expected} but there are {actual} records: set record_count to the number of records"
+    )]
     RecordCountMismatch { expected: i64, actual: u64 },
-    #[error("records can not be decoded: {detail}")]
+    #[error(
+        "records can not be decoded ({detail}): send one encoded RecordSet, compressed as compression says"
+    )]
     MalformedRecords { detail: String },
-    #[error("batch decompresses to more than the limit of {limit_bytes} bytes")]
+    #[error(
+        "batch decompresses to more than the limit of {limit_bytes} bytes: send fewer records at once"
+    )]
     DecompressedTooLarge { limit_bytes: usize },
-    #[error("offset {offset} is outside [{log_start}, {end}]")]
+    #[error("offset {offset} is outside [{log_start}, {end}]: use an offset in it")]
     OffsetOutOfRange {
         offset: i64,
         log_start: Offset,
         end: Offset,
     },
-    #[error("expected_offset is {expected} but the next offset is {next}")]
+    #[error(
+        "expected_offset is {expected} but the next offset is {next}: read what came in between, then decide"
+    )]
     ExpectedOffsetMismatch { expected: i64, next: Offset },
     #[error(
         "session {session} epoch {epoch} is fenced by epoch {current_epoch}: stop this producer"
@@ -79,13 +91,15 @@ pub enum Error {
         epoch: i32,
         current_epoch: i32,
     },
-    #[error("session {session} sent sequence {sequence} but {expected_sequence} is next")]
+    #[error(
+        "session {session} sent sequence {sequence} but {expected_sequence} is next: send that first, or raise the epoch and start at 0"
+    )]
     SequenceOutOfOrder {
         session: String,
         sequence: i64,
         expected_sequence: i64,
     },
-    #[error("this node does not lead the partition")]
+    #[error("this node does not lead the partition: ask the leader")]
     NotLeader {
         leader: Option<NodeId>,
         address: Option<String>,
@@ -100,15 +114,17 @@ pub enum Error {
         "free disk space of {free_bytes} bytes is below the floor of {floor_bytes}: free space or lower --free-floor"
     )]
     DiskFull { free_bytes: u64, floor_bytes: u64 },
-    #[error("the deadline passed")]
+    #[error("the deadline passed: allow more time, or ask for less")]
     DeadlineExceeded,
     #[error(
         "stored data of partition {partition} of topic {topic} fails its checksum and is not served: restore it"
     )]
     CorruptData { topic: String, partition: u32 },
-    #[error("the limit of {limit} is reached")]
+    #[error("the limit of {limit} topics or partitions is reached: delete some first")]
     LimitReached { limit: usize },
-    #[error("replication factor {replication_factor} needs more nodes than the {nodes} there are")]
+    #[error(
+        "replication factor {replication_factor} needs more nodes than the {nodes} there are: ask for fewer replicas, or add nodes"
+    )]
     NotEnoughNodes {
         replication_factor: i32,
         nodes: usize,
