@@ -210,9 +210,12 @@ pub(super) fn refused(error: &batch::Error) -> Error {
             Error::DecompressedTooLarge { limit_bytes: limit }
         }
         Refusal::UnknownCompression(_) => Error::invalid("batch.compression", error.to_string()),
-        Refusal::TooManyRecords { .. } | Refusal::Empty => {
-            Error::invalid("records", error.to_string())
-        }
+        // Counting stops at the first one too many.
+        Refusal::TooManyRecords { limit } => Error::BatchTooLarge {
+            size_bytes: limit + 1,
+            limit_bytes: limit,
+        },
+        Refusal::Empty => Error::invalid("records", error.to_string()),
         Refusal::RecordTooLarge { index, size, limit } => Error::RecordTooLarge {
             record_index: index,
             size_bytes: size,
