@@ -35,15 +35,16 @@ pub fn from_decoder(status: &Status) -> Option<Reply> {
     }
     match status.code() {
         Code::OutOfRange => {
-            let message = format!(
-                "request is larger than {REQUEST_BYTES_MAX} bytes: send fewer records at once"
-            );
+            let (size_bytes, limit_bytes) = sizes(status.message());
+            let limit_bytes = limit_bytes.unwrap_or(REQUEST_BYTES_MAX);
+            let message =
+                format!("request is larger than {limit_bytes} bytes: send fewer records at once");
             let reply = Reply::new(ErrorReason::BatchTooLarge, message);
-            let reply = match size_bytes(status.message()) {
+            let reply = match size_bytes {
                 Some(size_bytes) => reply.with("size_bytes", &size_bytes),
                 None => reply,
             };
-            Some(reply.with("limit_bytes", &REQUEST_BYTES_MAX))
+            Some(reply.with("limit_bytes", &limit_bytes))
         }
         Code::Internal => {
             let message = format!("request can not be decoded: {}", status.message());
@@ -56,10 +57,14 @@ pub fn from_decoder(status: &Status) -> Option<Reply> {
     }
 }
 
-/// Size of the request, which tonic tells in its message only. It is left out if that changes.
-fn size_bytes(message: &str) -> Option<u64> {
-    let (_, rest) = message.split_once("found ")?;
-    rest.split_once(' ')?.0.parse().ok()
+/// Size of the request and the limit, which differs by service; tonic tells both in its message only. They are left
+/// out if that changes.
+fn sizes(message: &str) -> (Option<usize>, Option<usize>) {
+    let number_behind = |label| {
+        let (_, rest) = message.split_once(label)?;
+        rest.split_once(' ')?.0.parse().ok()
+    };
+    (number_behind("found "), number_behind("limit is: "))
 }
 
 impl<S> Layer<S> for DecodeErrorsLayer {
@@ -131,7 +136,7 @@ mod tests {
         let info = status.get_details_error_info().unwrap();
         assert_eq!(info.reason, "BATCH_TOO_LARGE");
         assert_eq!(info.metadata["size_bytes"], "99");
-        assert_eq!(info.metadata["limit_bytes"], REQUEST_BYTES_MAX.to_string());
+        assert_eq!(info.metadata["limit_bytes"], "5");
     }
 
     #[test]
