@@ -21,6 +21,9 @@ const FIELDS: [&str; 4] = [
     "batch_bytes_max",
 ];
 
+/// Paths of an update mask that are listed as unknown: a request has room for millions.
+const UNKNOWN_PATHS_MAX: usize = 100;
+
 /// Configuration in force: every field has a value that can be used as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Effective {
@@ -127,7 +130,7 @@ pub fn validate(config: &TopicConfig) -> Vec<Violation> {
 /// its default. An empty mask names the fields that are present in `update`.
 ///
 /// # Errors
-/// Lists every mask path that names no field, and everything that would not be valid in the result.
+/// Lists mask paths that name no field, the first [`UNKNOWN_PATHS_MAX`] of them, and everything that would not be valid in the result.
 pub fn merge(
     current: &TopicConfig,
     update: &TopicConfig,
@@ -136,6 +139,7 @@ pub fn merge(
     let mut violations: Vec<Violation> = mask
         .iter()
         .filter(|path| !FIELDS.contains(&path.as_str()))
+        .take(UNKNOWN_PATHS_MAX)
         .map(|path| Violation {
             field: "update_mask".to_owned(),
             message: format!("{path:?} is not one of {}", FIELDS.join(", ")),
@@ -311,6 +315,14 @@ mod tests {
             fields(&violations),
             ["update_mask", "update_mask", "config.retention_ms"]
         );
+    }
+
+    #[test]
+    fn not_every_path_of_an_absurd_mask_is_listed() {
+        let mask = vec![String::new(); 10_000];
+        let nothing = TopicConfig::default();
+        let violations = merge(&nothing, &nothing, &mask).unwrap_err();
+        assert_eq!(violations.len(), UNKNOWN_PATHS_MAX);
     }
 
     #[test]

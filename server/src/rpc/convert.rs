@@ -25,14 +25,20 @@ const FETCH_WAIT_MAX_MS: i32 = 60_000;
 /// worker.
 const DECODE_INLINE_BYTES_MAX: usize = 64 << 10;
 
-/// Collects everything that is wrong with a request, so that the client hears of it at once.
+/// Mistakes of a request that are noted. A request has room for millions, each of which would take far more memory
+/// here than there.
+const VIOLATIONS_MAX: usize = 100;
+
+/// Collects what is wrong with a request, so that the client hears of it at once.
 #[derive(Default)]
 pub(super) struct Checks(Vec<Violation>);
 
 impl Checks {
-    /// Notes a violation.
+    /// Notes a violation, unless there are plenty.
     pub(super) fn fail(&mut self, field: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Violation::new(field, message));
+        if self.0.len() < VIOLATIONS_MAX {
+            self.0.push(Violation::new(field, message));
+        }
     }
 
     /// A number that must be in `[min, max]`, where 0 may stand for a default.
@@ -368,6 +374,18 @@ mod tests {
         };
         let fields: Vec<_> = violations.iter().map(|v| &*v.field).collect();
         assert_eq!(fields, ["max_wait_ms", "min_bytes", "max_bytes", "format"]);
+    }
+
+    #[test]
+    fn a_request_full_of_mistakes_takes_little_memory() {
+        let mut checks = Checks::default();
+        for index in 0..100_000 {
+            checks.fail(format!("partitions[{index}]"), "must be named only once");
+        }
+        let Err(Error::InvalidFields(violations)) = checks.done() else {
+            panic!("it must be refused");
+        };
+        assert_eq!(violations.len(), VIOLATIONS_MAX);
     }
 
     #[test]
