@@ -2,8 +2,11 @@
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
 pub(crate) mod appender;
+pub(crate) mod orders;
 pub(crate) mod pages;
+pub(crate) mod panics;
 pub(crate) mod reader;
+pub(crate) mod refusals;
 pub(crate) mod wait;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
@@ -40,6 +43,7 @@ pub(crate) fn config(directory: Option<&Path>) -> Config {
 
 impl TestNode {
     pub(crate) async fn start(config: Config) -> Self {
+        panics::watch();
         let node = Node::start(config).await.expect("the node starts");
         let channel = connect(node.address()).await;
         Self { node, channel }
