@@ -342,7 +342,11 @@ impl GroupStore {
                 }
                 Ok(())
             });
-            read.and(found)
+            match read {
+                // redb refuses everything after an error of the disk, so no write would succeed either.
+                Err(error @ Error::Read(_)) => Err(shared.fail(error)),
+                read => read.and(found),
+            }
         });
         // It fails only when the runtime shuts down.
         read.await.unwrap_or(Err(Error::Closed))

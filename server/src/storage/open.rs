@@ -52,7 +52,7 @@ pub(super) fn open(config: &Config) -> Result<Opened, OpenError> {
         path: dir.clone(),
         source,
     };
-    fs::create_dir_all(dir).map_err(io)?;
+    make_dir(dir).map_err(io)?;
     let marker = read_marker(dir)?;
     let path = dir.join(DATABASE_FILE);
     let exists = path.try_exists().map_err(io)?;
@@ -126,6 +126,20 @@ pub(super) fn status(config: &Config) -> io::Result<Status> {
         free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
         floor_bytes,
     })
+}
+
+/// Makes the data directory so that it survives a power loss with what is in it.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    if dir.try_exists()? {
+        return Ok(());
+    }
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    make_dir(parent)?;
+    fs::create_dir(dir)?;
+    File::open(parent)?.sync_all()
 }
 
 fn holds_foreign_files(dir: &Path) -> io::Result<bool> {

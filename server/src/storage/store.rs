@@ -31,6 +31,23 @@ pub(super) struct Shared {
     pub(super) hooks: Hooks,
     /// Memory of the tails of all groups.
     pub(super) tail_used: Arc<AtomicUsize>,
+    failed: AtomicBool,
+}
+
+impl Shared {
+    /// Ends storage after an error of the disk: tells the process, once, then everybody who waits in the queue. Gives
+    /// back what they were told.
+    pub(super) fn fail(&self, error: Error) -> Error {
+        let error = error.into_failed();
+        let rest = self.queue.fail(error.clone());
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            (self.hooks.on_fatal)(&error);
+        }
+        for operation in rest {
+            operation.finish(Err(error.clone()));
+        }
+        error
+    }
 }
 
 /// What every handle holds; when the last one goes, the writer ends.
@@ -180,6 +197,7 @@ impl Storage {
             config,
             hooks,
             tail_used: Arc::default(),
+            failed: AtomicBool::new(false),
         });
         let writer = Writer::new(shared.clone(), unfinished);
         let thread = std::thread::Builder::new()

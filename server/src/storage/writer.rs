@@ -65,11 +65,7 @@ impl Writer {
             result
         });
         if let (false, Err(error)) = (told, &result) {
-            let error = error.clone().into_failed();
-            let rest = shared.queue.fail(error.clone());
-            (shared.hooks.on_fatal)(&error);
-            rest.into_iter()
-                .for_each(|operation| operation.finish(Err(error.clone())));
+            shared.fail(error.clone());
         }
         result
     }
@@ -205,11 +201,9 @@ impl Writer {
 
     /// Tells the process first, then everybody who waits.
     fn fail(self, batch: Vec<Operation>, error: Error) {
-        let error = error.into_failed();
-        let rest = self.shared.queue.fail(error.clone());
-        (self.shared.hooks.on_fatal)(&error);
+        let error = self.shared.fail(error);
         let sweeping = self.sweeps.into_values().flat_map(|sweep| sweep.waiting);
-        for operation in batch.into_iter().chain(rest).chain(sweeping) {
+        for operation in batch.into_iter().chain(sweeping) {
             operation.finish(Err(error.clone()));
         }
     }

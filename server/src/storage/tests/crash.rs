@@ -209,3 +209,30 @@ fn what_was_acknowledged_survives_power_losses_in_order() {
 fn nothing_is_acknowledged_after_a_failed_write_or_sync() {
     run(1000..1150, Fault::Call);
 }
+
+#[tokio::test]
+async fn an_unreadable_disk_ends_storage_once() {
+    let told = Arc::new(AtomicUsize::new(0));
+    let fatal = told.clone();
+    let hooks = Hooks {
+        on_fatal: Arc::new(move |_| {
+            fatal.fetch_add(1, Ordering::SeqCst);
+        }),
+        ..Hooks::default()
+    };
+    let mut config = config(None);
+    config.cache_bytes = 0;
+    let disk = Disk::new(Vec::new(), None);
+    let storage = Storage::open_on(disk.clone(), config, hooks).unwrap();
+    let group = storage.group(GROUP);
+    append(&group, entries(1, 0..3, &[100_000])).await.unwrap();
+    group.forget();
+    disk.stop_reads();
+    for _ in 0..2 {
+        let read = group.read(index(0), END, 1).await;
+        assert!(matches!(read, Err(Error::Failed(_))), "{read:?}");
+    }
+    let refused = append(&group, entries(1, 3..4, &[10])).await;
+    assert!(matches!(refused, Err(Error::Failed(_))));
+    assert_eq!(told.load(Ordering::SeqCst), 1);
+}

@@ -58,6 +58,7 @@ struct Platter {
     unsynced: Vec<Change>,
     calls: u64,
     fault: Option<Fault>,
+    unreadable: bool,
 }
 
 /// A handle of the disk; the database gets a clone.
@@ -72,6 +73,11 @@ impl Disk {
             fault,
             ..Platter::default()
         })))
+    }
+
+    /// Makes every read fail from now on.
+    pub(super) fn stop_reads(&self) {
+        self.with(|platter| platter.unreadable = true);
     }
 
     /// Whether the fault came.
@@ -143,6 +149,9 @@ impl StorageBackend for Disk {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.with(|platter| {
+            if platter.unreadable {
+                return Err(io::Error::other("injected"));
+            }
             let offset = offset as usize;
             let range = offset..offset + out.len();
             let bytes = platter.live.get(range);

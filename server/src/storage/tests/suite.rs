@@ -33,6 +33,7 @@ suite! {
     batches_without_memory_are_read_from_the_tables
     a_deleted_group_leaves_nothing
     an_append_that_leaves_a_gap_is_refused
+    a_log_may_begin_behind_zero
     groups_are_listed_without_the_deleted
     everything_after_close_is_refused
 }
@@ -383,6 +384,18 @@ mod cases {
         let within = append(&group, within).await;
         assert!(matches!(within, Err(Error::NotContiguous { .. })));
         append(&group, entries(1, 3..4, &[10])).await.unwrap();
+    }
+
+    pub(super) async fn a_log_may_begin_behind_zero(storage: &Storage) {
+        let group = storage.group(GROUP);
+        group.load().await.unwrap();
+        let written = entries(1, 5..8, &[10]);
+        append(&group, written.clone()).await.unwrap();
+        for _ in 0..2 {
+            let read = group.read(index(5), END, usize::MAX).await.unwrap();
+            assert_eq!(read, written);
+            forget_tail(storage, &group).await;
+        }
     }
 
     pub(super) async fn groups_are_listed_without_the_deleted(storage: &Storage) {
