@@ -345,6 +345,8 @@ impl GroupStore {
             match read {
                 // redb refuses everything after an error of the disk, so no write would succeed either.
                 Err(error @ Error::Read(_)) => Err(shared.fail(error)),
+                // The writer closed the database after a failure.
+                Err(Error::Closed) => Err(shared.failure.get().cloned().unwrap_or(Error::Closed)),
                 read => read.and(found),
             }
         });

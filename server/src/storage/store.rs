@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use super::backend::Backend;
@@ -31,7 +31,8 @@ pub(super) struct Shared {
     pub(super) hooks: Hooks,
     /// Memory of the tails of all groups.
     pub(super) tail_used: Arc<AtomicUsize>,
-    failed: AtomicBool,
+    /// The error that ended storage.
+    pub(super) failure: OnceLock<Error>,
 }
 
 impl Shared {
@@ -39,8 +40,9 @@ impl Shared {
     /// back what they were told.
     pub(super) fn fail(&self, error: Error) -> Error {
         let error = error.into_failed();
+        let first = self.failure.set(error.clone()).is_ok();
         let rest = self.queue.fail(error.clone());
-        if !self.failed.swap(true, Ordering::AcqRel) {
+        if first {
             (self.hooks.on_fatal)(&error);
         }
         for operation in rest {
@@ -67,8 +69,11 @@ impl Drop for Handle {
 }
 
 impl Handle {
-    /// Fails once [`Storage::close`] was called.
+    /// Fails once [`Storage::close`] was called or the disk failed.
     pub(super) fn check_open(&self) -> Result<(), Error> {
+        if let Some(error) = self.shared.failure.get() {
+            return Err(error.clone());
+        }
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
@@ -197,7 +202,7 @@ impl Storage {
             config,
             hooks,
             tail_used: Arc::default(),
-            failed: AtomicBool::new(false),
+            failure: OnceLock::new(),
         });
         let writer = Writer::new(shared.clone(), unfinished);
         let thread = std::thread::Builder::new()
