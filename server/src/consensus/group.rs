@@ -6,7 +6,7 @@ use bytes::Bytes;
 use openraft::{
     Config, ServerState, SnapshotPolicy,
     async_runtime::WatchReceiver,
-    errors::{ClientWriteError, Fatal, InitializeError, RaftError},
+    errors::{ClientWriteError, InitializeError, RaftError},
     raft::{ClientWriteResult, responder::ProgressResponder},
 };
 use tokio::sync::{oneshot, watch};
@@ -150,11 +150,14 @@ impl Group {
     async fn lead_alone(&self, node: NodeId, state: &GroupState) -> Result<(), io::Error> {
         let members = BTreeMap::from([(node, Member::default())]);
         match self.raft.initialize(members).await {
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+            // A new group elects its first leader by itself.
+            Ok(()) => {}
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) if self.raft.is_leader() => {}
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
+                let elected = self.raft.trigger().elect(false).await;
+                elected.map_err(io::Error::other)?;
+            }
             Err(error) => return Err(io::Error::other(error)),
-        }
-        if !self.raft.is_leader() {
-            self.raft.trigger().elect(false).await.map_err(fatal)?;
         }
         let wait = self.raft.wait(Some(OPEN_TIMEOUT));
         wait.state(ServerState::Leader, "the only voter leads")
@@ -167,10 +170,6 @@ impl Group {
         }
         Ok(())
     }
-}
-
-fn fatal(error: Fatal<TypeConfig>) -> io::Error {
-    io::Error::other(error)
 }
 
 fn config() -> Config {
