@@ -353,7 +353,6 @@ mod tests {
     async fn many_lazy_operations_do_not_wait() {
         let queue = Queue::new();
         for _ in 0..LAZY_OPERATIONS_MAX {
-            assert!(queue.lock().lazy < LAZY_OPERATIONS_MAX);
             push(&queue, true).await;
         }
         assert!(queue.lock().ready());

@@ -24,7 +24,7 @@ use evict::Recency;
 /// Bytes of operations in one transaction, about.
 const TRANSACTION_BYTES: usize = 8 << 20;
 /// Bytes that one step of a deletion takes out, about: twice what is written beside it, so that deletions keep up with
-/// appends, within these bounds.
+/// appends, within these bounds. The most, if nothing is written.
 const SWEEP_BYTES_MIN: usize = 1 << 20;
 const SWEEP_BYTES_MAX: usize = 8 << 20;
 
@@ -97,11 +97,12 @@ impl Writer {
     fn commit(&mut self, batch: &mut Vec<Operation>) -> Result<(), Error> {
         self.finish_deletions_in_the_way(batch)?;
         let bytes: usize = batch.iter().map(|operation| operation.bytes).sum();
-        let step = self.plan(
-            bytes
+        let step = self.plan(match bytes {
+            0 => SWEEP_BYTES_MAX,
+            bytes => bytes
                 .saturating_mul(2)
                 .clamp(SWEEP_BYTES_MIN, SWEEP_BYTES_MAX),
-        )?;
+        })?;
         let mut report = CommitReport {
             operations: batch.len() as u64,
             ..CommitReport::default()
