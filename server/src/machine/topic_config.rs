@@ -130,7 +130,7 @@ pub fn validate(config: &TopicConfig) -> Vec<Violation> {
 /// its default. An empty mask names the fields that are present in `update`.
 ///
 /// # Errors
-/// Lists mask paths that name no field, the first [`UNKNOWN_PATHS_MAX`] of them, and everything that would not be valid in the result.
+/// Lists mask paths that name no field, the first `UNKNOWN_PATHS_MAX` of them, and everything that would not be valid in the result.
 pub fn merge(
     current: &TopicConfig,
     update: &TopicConfig,
