@@ -99,7 +99,8 @@ fn check_position(batch: &RecordBatch, records: &[Record], target_ms: i64) {
     let expected = records
         .iter()
         .position(|record| seen_ms(record) >= target_ms);
-    let found = batch::position_at_time(batch, APPEND_TIME_MS, target_ms, DECOMPRESSED_BYTES_MAX);
+    let found =
+        batch::position_at_time(batch, 0, APPEND_TIME_MS, target_ms, DECOMPRESSED_BYTES_MAX);
     let found = found.expect("what was checked can be read");
     assert_eq!(found.map(|position| position as usize), expected);
 }

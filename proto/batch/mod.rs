@@ -291,10 +291,11 @@ pub fn unpack(batch: &RecordBatch, decompressed_bytes_max: usize) -> Result<Vec<
     Ok(decoded.records)
 }
 
-/// Position in `batch`, appended at `append_time_ms`, of the first record whose timestamp is `timestamp_ms` or
-/// later; the append time stands in for a timestamp that is not given. Nothing if there is none.
+/// Position in `batch`, appended at `append_time_ms`, of the first record from position `from` on whose timestamp is
+/// `timestamp_ms` or later; the append time stands in for a timestamp that is not given. Nothing if there is none.
 pub fn position_at_time(
     batch: &RecordBatch,
+    from: u32,
     append_time_ms: i64,
     timestamp_ms: i64,
     decompressed_bytes_max: usize,
@@ -302,6 +303,7 @@ pub fn position_at_time(
     let records = verified_records(batch, decompressed_bytes_max)?;
     wire::position_at_time(
         &records,
+        from,
         append_time_ms,
         timestamp_ms,
         &reading_rules(decompressed_bytes_max),

@@ -200,7 +200,7 @@ proptest! {
     ) {
         let batch = sealed(codec, 1, bytes);
         let _ = check(&batch, &Rules::default());
-        let _ = position_at_time(&batch, 0, 0, LIMIT);
+        let _ = position_at_time(&batch, 0, 0, 0, LIMIT);
     }
 }
 
@@ -362,7 +362,7 @@ fn the_append_time_stands_in_for_a_missing_timestamp() {
     };
     let batch = pack(&[at(10), at(0), at(30), at(20)], Compression::Gzip).expect("valid");
     let position = |append_time_ms, target_ms| {
-        position_at_time(&batch, append_time_ms, target_ms, LIMIT).expect("valid")
+        position_at_time(&batch, 0, append_time_ms, target_ms, LIMIT).expect("valid")
     };
     assert_eq!(position(25, i64::MIN), Some(0));
     assert_eq!(position(25, 10), Some(0));
@@ -370,6 +370,16 @@ fn the_append_time_stands_in_for_a_missing_timestamp() {
     assert_eq!(position(25, 26), Some(2));
     assert_eq!(position(5, 20), Some(2));
     assert_eq!(position(25, 31), None);
+    for (from, expected) in [
+        (0, Some(1)),
+        (1, Some(1)),
+        (2, Some(2)),
+        (3, None),
+        (9, None),
+    ] {
+        let found = position_at_time(&batch, from, 25, 21, LIMIT).expect("valid");
+        assert_eq!(found, expected, "from {from}");
+    }
 
     let seen = |timestamps: &[i64], append_time_ms| {
         let records: Vec<Record> = timestamps.iter().map(|t| at(*t)).collect();

@@ -56,6 +56,7 @@ pub fn scan(records: &[u8], rules: &Rules) -> Result<Summary, Error> {
 /// As [`super::position_at_time`], of an encoded `RecordSet`.
 pub(super) fn position_at_time(
     records: &[u8],
+    from: u32,
     append_time_ms: i64,
     target_ms: i64,
     rules: &Rules,
@@ -69,7 +70,7 @@ pub(super) fn position_at_time(
         } else {
             given_ms
         };
-        if timestamp_ms >= target_ms {
+        if position >= from && timestamp_ms >= target_ms {
             return Ok(Some(position));
         }
         position += 1;

@@ -198,27 +198,39 @@ impl PartitionReader {
         };
         let mut from = row.base_offset.max(bounds.log_start);
         while from < bounds.end {
-            let batches = self.read(from, bounds.end, SEARCH_BATCH_BYTES).await?;
+            let batches = match self.read(from, bounds.end, SEARCH_BATCH_BYTES).await {
+                // Retention has overtaken the search, which goes on with what is still there.
+                Err(Error::OffsetOutOfRange { log_start, .. }) if from < log_start => {
+                    from = log_start;
+                    continue;
+                }
+                batches => batches?,
+            };
             let Some(last) = batches.last() else { break };
             let next = last.end_offset();
-            if let Some(found) = self.first_in(batches, timestamp_ms).await? {
-                return Ok(found.max(bounds.log_start));
+            if let Some(found) = self.first_in(batches, from, timestamp_ms).await? {
+                return Ok(found);
             }
             from = next;
         }
         Ok(bounds.end)
     }
 
+    /// Offset of the first record that is late enough. The first batch may begin before `from`, with records that
+    /// are deleted.
     async fn first_in(
         &self,
         batches: Vec<ReadBatch>,
+        from: Offset,
         timestamp_ms: i64,
     ) -> Result<Option<Offset>, Error> {
         let search = move || {
             for read in batches {
                 let packed = read.packed();
+                let skipped = from.0.saturating_sub(read.base_offset.0);
                 let position = batch::position_at_time(
                     &packed,
+                    u32::try_from(skipped).unwrap_or(u32::MAX),
                     read.append_time_ms,
                     timestamp_ms,
                     DECOMPRESSED_BYTES_MAX,
