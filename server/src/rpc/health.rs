@@ -76,24 +76,32 @@ impl Health for HealthService {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         // The stream ends when the server stops, or its connection would hold the stop up.
-        let stopping = self.stopping.clone().cancelled_owned();
+        let stopping = self.stopping.clone();
         if !self.knows(&request.get_ref().service) {
             let unknown = stream::once(async { Ok(response(ServingStatus::ServiceUnknown)) });
             let forever = unknown.chain(stream::pending());
-            return Ok(Response::new(forever.take_until(stopping).boxed()));
+            return Ok(Response::new(
+                forever.take_until(stopping.cancelled_owned()).boxed(),
+            ));
         }
         let mut readiness = self.readiness.clone();
         readiness.mark_changed();
-        let changes = stream::unfold((readiness, None), |(mut readiness, told)| async move {
+        let watching = (readiness, stopping, None);
+        let changes = stream::unfold(watching, |(mut readiness, stopping, told)| async move {
             loop {
-                readiness.changed().await.ok()?;
+                // Both only wait. Changes come first: a node that stops says so before the stream ends.
+                tokio::select! {
+                    biased;
+                    changed = readiness.changed() => changed.ok()?,
+                    () = stopping.cancelled() => return None,
+                }
                 let ready = *readiness.borrow_and_update();
                 if told != Some(ready) {
-                    return Some((Ok(serving(ready)), (readiness, Some(ready))));
+                    return Some((Ok(serving(ready)), (readiness, stopping, Some(ready))));
                 }
             }
         });
-        Ok(Response::new(changes.take_until(stopping).boxed()))
+        Ok(Response::new(changes.boxed()))
     }
 }
 
@@ -144,9 +152,9 @@ mod tests {
         assert_eq!(first.status(), ServingStatus::Serving);
         ready.send_replace(true);
         ready.send_replace(false);
+        stopping.cancel();
         let second = states.next().await.unwrap().unwrap();
         assert_eq!(second.status(), ServingStatus::NotServing);
-        stopping.cancel();
         assert!(states.next().await.is_none());
     }
 
