@@ -5,6 +5,7 @@ mod consume;
 mod crash;
 mod dev;
 mod errors;
+mod kills;
 mod produce;
 mod support;
 mod topics;
