@@ -18,7 +18,7 @@ use crate::{
 
 /// Kelda: a durable, partitioned log that speaks gRPC. Broker and command line in one binary.
 #[derive(Debug, Parser)]
-#[command(name = "kelda", version, after_help = EXIT_CODES_HELP, propagate_version = true, max_term_width = 100)]
+#[command(name = "kelda", version, after_help = EXIT_CODES_HELP, propagate_version = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     client: ClientOptions,

@@ -21,9 +21,9 @@ pub(crate) struct OutputOption {
 /// Form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// For people.
+    /// For people
     Text,
-    /// For programs: field names stay as they are from version to version.
+    /// For programs: field names stay as they are from version to version
     Json,
 }
 

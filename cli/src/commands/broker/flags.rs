@@ -17,10 +17,11 @@ use crate::{
 /// Flags of a broker. Those that are not given are left to the file, the environment and the defaults.
 #[derive(Debug, Default, Args, Serialize)]
 pub(super) struct Flags {
-    /// Configuration as TOML; keys are the names of the flags with _ for -
+    /// Configuration as TOML
     ///
-    /// Every flag can also be set in the environment, as KELDA_NODE_ID and so on. Flags win over the environment,
-    /// which wins over the file.
+    /// Keys are the names of the flags with _ for -, sizes are bytes, and the durations are retention_interval_ms
+    /// and drain_timeout_ms. The same keys can be set in the environment, as KELDA_NODE_ID and so on. Flags win over
+    /// the environment, which wins over the file.
     #[arg(long, env = "KELDA_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     config: Option<PathBuf>,

@@ -12,6 +12,8 @@ use crate::{
 };
 
 /// List the nodes of the cluster
+///
+/// JSON: an array of objects with id, name, address, version.
 #[derive(Debug, Args)]
 pub(crate) struct Nodes {
     #[command(flatten)]

@@ -15,6 +15,8 @@ use crate::{
 };
 
 /// Change a topic's configuration or add partitions
+///
+/// JSON: as for topic describe.
 #[derive(Debug, Args)]
 pub(crate) struct Alter {
     /// Name of the topic

@@ -7,6 +7,8 @@ use super::{config::ConfigOptions, view};
 use crate::{client::ClientOptions, failure::Failure, output::OutputOption};
 
 /// Create a topic
+///
+/// JSON: as for topic describe.
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     /// Name: letters, digits, '.', '_' and '-', at most 249

@@ -8,6 +8,8 @@ use serde_json::json;
 use crate::{client::ClientOptions, failure::Failure, output::OutputOption};
 
 /// Delete a topic and all its records; asks first when run by hand
+///
+/// JSON: name.
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
     /// Name of the topic

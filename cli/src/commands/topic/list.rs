@@ -6,6 +6,9 @@ use super::view;
 use crate::{client::ClientOptions, failure::Failure, output::OutputOption};
 
 /// List topics in the order of their names
+///
+/// JSON: an array of objects with name, id, partition_count, replication_factor, config {retention_ms, retention_bytes,
+/// record_bytes_max, batch_bytes_max} with -1 for no limit, create_time.
 #[derive(Debug, Args)]
 pub(crate) struct List {
     /// Only names that start with this

@@ -13,6 +13,8 @@ use crate::{
 };
 
 /// Delete a topic's oldest records
+///
+/// JSON: an array of objects with partition, log_start_offset, end_offset.
 #[derive(Debug, Args)]
 pub(crate) struct Trim {
     /// Name of the topic
