@@ -81,43 +81,25 @@ impl Node {
         let start_time_ms = clock::now_ms();
         // The port first: a second broker by mistake must not touch any data.
         let listener = rpc::Listener::bind(SocketAddr::new(config.address, config.port))?;
-        let address = listener.address();
         let marker = claim(&config)?;
         let metrics = Metrics::new(VERSION);
         let storage = open_storage(&config, &metrics).await?;
-        let groups = Groups::new(
-            storage.clone(),
-            marker.as_ref().map_or(FOUNDER, |marker| marker.node_id),
-        );
-        let catalog = groups.open_catalog().await?;
-        let cluster_id = join(&config, &groups, &catalog, address, marker.as_ref()).await?;
-        let parts = broker::Parts {
+        let start = Start {
+            config,
+            listener,
+            marker,
+            metrics,
             storage: storage.clone(),
-            groups,
-            catalog,
-            metrics: Arc::clone(&metrics),
             start_time_ms,
-            config: config.broker(),
         };
-        let (broker, tasks) = Broker::start(parts).await;
-        let options = rpc::Options {
-            workers: config.worker_count(),
-            connections_max: config.connections_max,
-            stack: ClientConfig {
-                shed: config.shed(),
-                deadline: middleware::DeadlineConfig::default(),
-            },
-        };
-        let server = rpc::Server::start(listener, broker.clone(), metrics, options)?;
-        let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
-        Ok(Self {
-            broker,
-            tasks,
-            server,
-            storage,
-            drain_timeout,
-            cluster_id,
-        })
+        let started = start.run().await;
+        if started.is_err() {
+            // A program that embeds the node may try again, so the directory must not stay locked.
+            if let Err(error) = storage.close().await {
+                tracing::warn!(%error, "storage did not close cleanly");
+            }
+        }
+        started
     }
 
     /// Where clients reach the node.
@@ -146,6 +128,67 @@ impl Node {
         self.broker.stop().await;
         if let Err(error) = self.storage.close().await {
             tracing::error!(%error, "storage did not close cleanly");
+        }
+    }
+}
+
+/// A start that has its port and its storage.
+struct Start {
+    config: Config,
+    listener: rpc::Listener,
+    marker: Option<Marker>,
+    metrics: Arc<Metrics>,
+    storage: Storage,
+    start_time_ms: i64,
+}
+
+impl Start {
+    /// Goes on until the node serves. After a failure nothing runs on the storage any more.
+    async fn run(self) -> Result<Node, StartError> {
+        let config = self.config;
+        let marker = self.marker.as_ref();
+        let node = marker.map_or(FOUNDER, |marker| marker.node_id);
+        let groups = Groups::new(self.storage.clone(), node);
+        let catalog = groups.open_catalog().await?;
+        let address = self.listener.address();
+        let cluster_id = match join(&config, &groups, &catalog, address, marker).await {
+            Ok(cluster_id) => cluster_id,
+            Err(error) => {
+                catalog.group().stop().await;
+                return Err(error);
+            }
+        };
+        let parts = broker::Parts {
+            storage: self.storage.clone(),
+            groups,
+            catalog,
+            metrics: Arc::clone(&self.metrics),
+            start_time_ms: self.start_time_ms,
+            config: config.broker(),
+        };
+        let (broker, tasks) = Broker::start(parts).await;
+        let options = rpc::Options {
+            workers: config.worker_count(),
+            connections_max: config.connections_max,
+            stack: ClientConfig {
+                shed: config.shed(),
+                deadline: middleware::DeadlineConfig::default(),
+            },
+        };
+        match rpc::Server::start(self.listener, broker.clone(), self.metrics, options) {
+            Ok(server) => Ok(Node {
+                broker,
+                tasks,
+                server,
+                storage: self.storage,
+                drain_timeout: Duration::from_millis(config.drain_timeout_ms),
+                cluster_id,
+            }),
+            Err(error) => {
+                tasks.stop().await;
+                broker.stop().await;
+                Err(error.into())
+            }
         }
     }
 }
