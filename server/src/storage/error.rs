@@ -129,7 +129,7 @@ pub enum OpenError {
         supported: u32,
     },
     /// The operating system refused.
-    #[error("cannot open {}: {source}", path.display())]
+    #[error("cannot open {}, as --data-dir says: {source}", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
