@@ -5,6 +5,7 @@ pub(crate) mod appender;
 pub(crate) mod orders;
 pub(crate) mod pages;
 pub(crate) mod panics;
+pub(crate) mod process;
 pub(crate) mod reader;
 pub(crate) mod refusals;
 pub(crate) mod wait;
