@@ -61,6 +61,13 @@ impl Appender {
             .expect("the stream is open");
     }
 
+    /// Sends an append while no other is under way, and waits for its ack.
+    pub(crate) async fn ack_of(&mut self, append: Append) -> Ack {
+        self.send(append).await;
+        let ack = self.ack().await.expect("the stream is open");
+        ack.expect("an ack")
+    }
+
     /// Says that no more appends follow.
     pub(crate) fn close(&mut self) {
         self.requests = None;
