@@ -134,6 +134,9 @@ impl PartitionReader {
             // Retention has overtaken the read.
             return Err(self.out_of_range(from.into()));
         }
+        if !continuous(from, &batches) {
+            return Err(self.corrupt());
+        }
         let batches = decode(batches).ok_or_else(|| self.corrupt())?;
         let records = batches
             .iter()
@@ -283,6 +286,23 @@ impl ReadBatch {
     }
 }
 
+/// Whether there are batches from the one that holds `from`, each where the one before it ends. There are always, but
+/// in a damaged database, whose rows may have gone missing.
+fn continuous(from: Offset, batches: &[BatchRead]) -> bool {
+    let mut next = from;
+    let follows = |batch: &BatchRead| {
+        let OffsetRow {
+            base_offset,
+            record_count,
+            ..
+        } = batch.row;
+        let fits = base_offset == next || (base_offset < next && next == from);
+        next = Offset(base_offset.0.saturating_add(record_count.into()));
+        fits && next > from
+    };
+    !batches.is_empty() && batches.iter().all(follows)
+}
+
 /// Joins each batch with its description in the header of its entry, which batches of one entry share.
 fn decode(reads: Vec<BatchRead>) -> Option<Vec<ReadBatch>> {
     let mut headers: (Bytes, Vec<BatchHeader>) = Default::default();
@@ -315,5 +335,48 @@ fn batch_headers(header: Bytes) -> Option<Vec<BatchHeader>> {
     match PartitionCommand::decode(header).ok()?.command? {
         partition_command::Command::Append(append) => Some(append.batches),
         partition_command::Command::Trim(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{storage::Part, types::LogIndex};
+
+    fn batches(bounds: &[(u64, u32)]) -> Vec<BatchRead> {
+        let read = |(base_offset, record_count): &(u64, u32)| BatchRead {
+            row: OffsetRow {
+                base_offset: Offset(*base_offset),
+                index: LogIndex(0),
+                part: 0,
+                record_count: *record_count,
+                append_time_ms: 0,
+                max_timestamp_ms: 0,
+                end_bytes: 0,
+            },
+            header: Bytes::new(),
+            part: Part {
+                bytes: Bytes::new(),
+                crc32c: 0,
+            },
+        };
+        bounds.iter().map(read).collect()
+    }
+
+    #[test]
+    fn batches_with_a_gap_or_beside_the_wanted_offset_are_noticed() {
+        let check = |from, bounds: &[(u64, u32)]| continuous(Offset(from), &batches(bounds));
+        assert!(check(5, &[(5, 1)]));
+        assert!(check(7, &[(5, 3), (8, 1), (9, 100)]));
+        for wrong in [
+            &[][..],
+            &[(8, 1)],
+            &[(5, 2)],
+            &[(5, 3), (9, 1)],
+            &[(5, 3), (7, 3)],
+            &[(5, 3), (5, 3)],
+        ] {
+            assert!(!check(7, wrong), "{wrong:?}");
+        }
     }
 }
