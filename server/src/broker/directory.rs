@@ -39,9 +39,21 @@ pub(super) struct Directory {
 pub(super) struct TopicHandle {
     pub(super) topic: Topic,
     pub(super) config: Effective,
-    /// By number; `None` where the group could not be opened.
-    partitions: Vec<Option<Arc<Partition>>>,
+    /// By number.
+    partitions: Vec<Slot>,
     next_unkeyed: AtomicU32,
+}
+
+/// A partition that runs, or why it does not.
+pub(super) type Slot = Result<Arc<Partition>, NotOpen>;
+
+/// Why a partition could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotOpen {
+    /// What is stored of it is damaged.
+    Corrupt,
+    /// Something that may pass.
+    Failed,
 }
 
 impl Directory {
@@ -77,16 +89,23 @@ impl TopicHandle {
         let slot = usize::try_from(number)
             .ok()
             .and_then(|number| self.partitions.get(number));
+        let (topic, partition) = (&self.topic.name, number.unsigned_abs());
         slot.ok_or_else(unknown)?
             .as_ref()
-            .ok_or_else(|| Error::NoLeader {
-                topic: self.topic.name.clone(),
-                partition: number.unsigned_abs(),
+            .map_err(|reason| match reason {
+                NotOpen::Corrupt => Error::CorruptData {
+                    topic: topic.clone(),
+                    partition,
+                },
+                NotOpen::Failed => Error::NoLeader {
+                    topic: topic.clone(),
+                    partition,
+                },
             })
     }
 
     /// The slots in order of number.
-    pub(super) fn slots(&self) -> &[Option<Arc<Partition>>] {
+    pub(super) fn slots(&self) -> &[Slot] {
         &self.partitions
     }
 
@@ -104,9 +123,9 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    async fn open(&self, topic: &str, number: u32, group: GroupId) -> Option<Arc<Partition>> {
+    async fn open(&self, topic: &str, number: u32, group: GroupId) -> Slot {
         match self.groups.open_partition(group).await {
-            Ok(opened) => Some(Partition::new(
+            Ok(opened) => Ok(Partition::new(
                 topic.to_owned(),
                 number,
                 opened,
@@ -114,7 +133,11 @@ impl Opener {
             )),
             Err(error) => {
                 tracing::error!(topic, partition = number, %group, %error, "partition can not be opened");
-                None
+                Err(if error.is_corrupt() {
+                    NotOpen::Corrupt
+                } else {
+                    NotOpen::Failed
+                })
             }
         }
     }
@@ -133,7 +156,7 @@ impl Opener {
                 }
             }
         }
-        let mut opened: HashMap<GroupId, Option<Arc<Partition>>> =
+        let mut opened: HashMap<GroupId, Slot> =
             stream::iter(missing)
                 .map(|(topic, number, group)| async move {
                     (group, self.open(&topic, number, group).await)
@@ -144,7 +167,8 @@ impl Opener {
         let topics = catalog.topics_from(TopicRange::default()).map(|topic| {
             let partitions = topic.partitions.iter().map(|partition| {
                 let open = open.get(&partition.group).map(|open| Arc::clone(open));
-                open.or_else(|| opened.remove(&partition.group).flatten())
+                let opened = || opened.remove(&partition.group);
+                open.map(Ok).or_else(opened).unwrap_or(Err(NotOpen::Failed))
             });
             let handle = TopicHandle {
                 topic: topic.clone(),

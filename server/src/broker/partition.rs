@@ -71,7 +71,7 @@ impl Partition {
 
     pub(super) fn storage_error(&self, error: &storage::Error) -> Error {
         match error {
-            storage::Error::Corrupt { .. } => {
+            corrupt if corrupt.is_corrupt() => {
                 tracing::error!(topic = self.topic, partition = self.number, %error, "stored data is corrupt");
                 Error::CorruptData {
                     topic: self.topic.clone(),

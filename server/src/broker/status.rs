@@ -44,6 +44,7 @@ impl Broker {
             .flat_map(|topic| topic.slots())
             .filter(|slot| {
                 slot.as_ref()
+                    .ok()
                     .is_none_or(|partition| partition.group.group().leader().is_none())
             })
             .count()

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     machine::{catalog::Catalog, partition::Partition},
     storage::{self, GroupState, GroupStore},
-    types::{GroupId, NodeId},
+    types::{GroupId, LogIndex, NodeId},
 };
 
 /// How long a group of one voter may take to lead and to apply its log when it is opened.
@@ -45,6 +45,17 @@ pub enum OpenError {
         /// What Raft says.
         detail: String,
     },
+}
+
+impl OpenError {
+    /// Whether stored bytes are wrong, so that trying again does not help.
+    pub fn is_corrupt(&self) -> bool {
+        match self {
+            Self::Storage(error) => error.is_corrupt(),
+            Self::Invalid(_) => true,
+            Self::Raft { .. } => false,
+        }
+    }
 }
 
 /// Why a command was not, or may not have been, carried out.
@@ -133,14 +144,15 @@ impl Group {
         let config = config()
             .validate()
             .map_err(|error| failed(error.to_string()))?;
-        let raft = Raft::new(node, Arc::new(config), Peers, log, machine)
-            .await
-            .map_err(|error| failed(error.to_string()))?;
+        let raft = match Raft::new(node, Arc::new(config), Peers, log, machine).await {
+            Ok(raft) => raft,
+            Err(error) => return Err(explain(&store, state, &error).await),
+        };
         let group = Self { id, raft, store };
-        group
-            .lead_alone(node, state)
-            .await
-            .map_err(|error| failed(error.to_string()))?;
+        if let Err(error) = group.lead_alone(node, state).await {
+            group.stop().await;
+            return Err(explain(&group.store, state, &error).await);
+        }
         Ok(group)
     }
 
@@ -252,6 +264,35 @@ impl PartitionGroup {
     pub(super) fn machine(&self) -> &PartitionMachine {
         &self.machine
     }
+}
+
+/// Why a group did not start. Raft hands on only the text of what storage told it, so the log is read once more.
+async fn explain(store: &GroupStore, state: &GroupState, error: &impl ToString) -> OpenError {
+    match check_log(store, state).await {
+        Err(found) => found.into(),
+        Ok(()) => OpenError::Raft {
+            group: store.id(),
+            detail: error.to_string(),
+        },
+    }
+}
+
+async fn check_log(store: &GroupStore, state: &GroupState) -> Result<(), storage::Error> {
+    const READ_BYTES: usize = 4 << 20;
+    let behind = |index: LogIndex| LogIndex(index.0.saturating_add(1));
+    let mut next = state.purged.map_or(LogIndex(0), |id| behind(id.index));
+    let end = state.last.map_or(next, |id| behind(id.index));
+    while next < end {
+        let entries = store.read(next, end, READ_BYTES).await?;
+        let Some(last) = entries.last() else {
+            return Err(storage::Error::Corrupt {
+                group: store.id(),
+                index: next,
+            });
+        };
+        next = behind(last.id.index);
+    }
+    Ok(())
 }
 
 fn applied_state(state: &GroupState) -> Result<AppliedState, encode::Invalid> {
