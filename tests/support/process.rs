@@ -6,11 +6,12 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader, Read as _, Seek as _},
     net::SocketAddr,
+    os::unix::process::ExitStatusExt as _,
     path::Path,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
 };
 
-use kelda_server::{config::Config, node::Node};
+use kelda_server::{config::Config, node::Node, telemetry::logging};
 use tonic::transport::Channel;
 
 use super::{config, connect, panics};
@@ -26,6 +27,7 @@ pub(crate) async fn serve() {
         return;
     };
     panics::watch();
+    logging::init("info", logging::Format::Text).expect("it is the first");
     let config = Config {
         free_floor_bytes: floor.parse().expect("a number"),
         ..config(Some(Path::new(&data_dir)))
@@ -50,7 +52,41 @@ pub(crate) enum Start {
     /// It refused to start, with this message.
     Refused(String),
     /// It ended before it served.
-    Ended(ExitStatus),
+    Ended(Ended),
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    status: ExitStatus,
+    log: String,
+}
+
+/// What the log has if redb panics while it cleans up after a panic of its own. No program can catch that: Rust ends
+/// the process.
+const PANIC_IN_CLEANUP: &str = "panic in a destructor during cleanup";
+
+impl Ended {
+    /// Asserts that nothing panicked but redb, whose panics storage catches where that is possible.
+    fn new(status: ExitStatus, log: File) -> Self {
+        let log = read(log);
+        let panics = log.matches("panicked at").count();
+        let in_cleanup = log.matches(PANIC_IN_CLEANUP).count();
+        assert_eq!(panics, in_cleanup, "{log}");
+        Self { status, log }
+    }
+
+    /// Whether it was stopped in order.
+    pub(crate) fn in_order(&self) -> bool {
+        self.status.success()
+    }
+
+    /// Whether storage ended it, since it can not write (`EX_IOERR`), or a damaged file did within redb.
+    pub(crate) fn by_storage(&self) -> bool {
+        const SIGABRT: i32 = 6;
+        let aborted = self.status.signal() == Some(SIGABRT);
+        self.status.code() == Some(74) || (aborted && self.log.contains(PANIC_IN_CLEANUP))
+    }
 }
 
 /// A running child.
@@ -94,10 +130,10 @@ pub(crate) async fn start(data_dir: &Path, floor_bytes: u64) -> Start {
     }
     drop(child.stdin.take());
     let status = child.wait().expect("it ends");
-    assert_no_panic(log);
+    let ended = Ended::new(status, log);
     match said.strip_prefix(REFUSED) {
         Some(message) => Start::Refused(message.to_owned()),
-        None => Start::Ended(status),
+        None => Start::Ended(ended),
     }
 }
 
@@ -110,22 +146,21 @@ impl NodeProcess {
         read(self.log)
     }
 
-    /// Stops it in order, unless it has ended by itself, and asserts that nothing panicked.
-    pub(crate) async fn stop(mut self) -> ExitStatus {
+    /// Stops it in order, unless it has ended by itself.
+    pub(crate) async fn stop(mut self) -> Ended {
         drop(self.input.take());
         self.end().await
     }
 
-    /// Waits until it ends by itself, and asserts that nothing panicked.
-    pub(crate) async fn end(mut self) -> ExitStatus {
+    /// Waits until it ends by itself.
+    pub(crate) async fn end(mut self) -> Ended {
         let input = self.input.take();
         let mut child = self.child;
         let wait = tokio::task::spawn_blocking(move || child.wait());
         let ended = tokio::time::timeout(super::PATIENCE, wait).await;
         drop(input);
         let ended = ended.expect("it ends soon").expect("it waits");
-        assert_no_panic(self.log);
-        ended.expect("it ends")
+        Ended::new(ended.expect("it ends"), self.log)
     }
 }
 
@@ -134,10 +169,4 @@ fn read(mut log: File) -> String {
     log.rewind().expect("a file");
     log.read_to_end(&mut text).expect("read");
     String::from_utf8_lossy(&text).into_owned()
-}
-
-/// Asserts that the log of a process that has ended tells of no panic. Those of redb are caught, and not in it.
-fn assert_no_panic(log: File) {
-    let text = read(log);
-    assert!(!text.contains("panicked at"), "{text}");
 }
