@@ -159,7 +159,8 @@ async fn send(
         if let Err(stop) = posted {
             return stop;
         }
-        progress.update(counts.bytes, counts.lines);
+        // With their line feeds, so that the end of a file is the end of the bar.
+        progress.update(counts.bytes + counts.lines, counts.lines);
         if producer.summary().failed > 0 {
             return Stop::End;
         }

@@ -7,10 +7,12 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::parse::size;
+
 /// Whoever waits no longer than this sees nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
-const WITH_LENGTH: &str = "{bar:30} {bytes}/{total_bytes}, {binary_bytes_per_sec}, {msg}";
-const WITHOUT_LENGTH: &str = "{spinner} {bytes}, {binary_bytes_per_sec}, {msg}";
+const WITH_LENGTH: &str = "{bar:30} {bytes}/{total_bytes}, {msg}";
+const WITHOUT_LENGTH: &str = "{spinner} {bytes}, {msg}";
 
 /// How far the input has been sent.
 pub(super) struct Progress {
@@ -31,14 +33,17 @@ impl Progress {
         }
     }
 
-    /// Shows what has been sent so far.
-    pub(super) fn update(&mut self, bytes: u64, records: u64) {
-        if self.bar.is_none() && self.wanted && self.started.elapsed() > PATIENCE {
+    /// Shows how many bytes and lines of the input have been sent so far.
+    pub(super) fn update(&mut self, bytes: u64, lines: u64) {
+        let elapsed = self.started.elapsed();
+        if self.bar.is_none() && self.wanted && elapsed > PATIENCE {
             self.bar = Some(self.show());
         }
         if let Some(bar) = &self.bar {
             bar.set_position(bytes);
-            bar.set_message(format!("{records} records"));
+            // The bar's own rate would count the first second, in which there was no bar, as no time at all.
+            let rate = (bytes as f64 / elapsed.as_secs_f64()) as i64;
+            bar.set_message(format!("{}/s, {lines} records", size::human(rate)));
         }
     }
 
@@ -57,8 +62,6 @@ impl Progress {
         };
         let style = ProgressStyle::with_template(template).expect("the template is well-formed");
         let target = ProgressDrawTarget::stderr();
-        ProgressBar::with_draw_target(self.bytes_expected, target)
-            .with_style(style)
-            .with_elapsed(self.started.elapsed())
+        ProgressBar::with_draw_target(self.bytes_expected, target).with_style(style)
     }
 }
