@@ -47,7 +47,7 @@ impl Broker {
             partition.trim(before).await?;
             let bounds = partition.bounds();
             offsets.push(partition_offset(partition.number, bounds.log_start, bounds));
-            tokio::spawn(async move { partition.compact_logged().await });
+            partition.compact_soon();
         }
         Ok(offsets)
     }
@@ -107,14 +107,5 @@ impl Partition {
             .await
             .map_err(|error| self.unavailable(&error))?;
         Ok(())
-    }
-
-    /// Frees the space of records that are out of sight. What fails here is tried again by retention.
-    pub(super) async fn compact_logged(&self) {
-        if let Err(error) = self.compact().await
-            && !*self.stopped().borrow()
-        {
-            tracing::warn!(topic = self.topic, partition = self.number, %error, "old records are not deleted yet");
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! A partition that runs on this node.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use tokio::{runtime::Handle, sync::watch};
 
@@ -16,6 +16,7 @@ pub(super) struct Partition {
     pub(super) number: u32,
     pub(super) group: PartitionGroup,
     pub(super) accumulator: Accumulator,
+    runtime: Handle,
     stopped: watch::Sender<bool>,
 }
 
@@ -26,12 +27,13 @@ impl Partition {
         group: PartitionGroup,
         runtime: Handle,
     ) -> Arc<Self> {
-        let accumulator = Accumulator::new(group.clone(), runtime);
+        let accumulator = Accumulator::new(group.clone(), runtime.clone());
         Arc::new(Self {
             topic,
             number,
             group,
             accumulator,
+            runtime,
             stopped: watch::channel(false).0,
         })
     }
@@ -82,8 +84,20 @@ impl Partition {
         }
     }
 
-    pub(super) async fn compact(&self) -> Result<bool, io::Error> {
-        self.group.compact().await
+    /// Frees the space of records that are out of sight. What fails here is tried again by retention.
+    pub(super) async fn compact(&self) {
+        if let Err(error) = self.group.compact().await
+            && !*self.stopped.borrow()
+        {
+            tracing::warn!(topic = self.topic, partition = self.number, %error, "old records are not deleted yet");
+        }
+    }
+
+    /// As [`Partition::compact`], in the background: away from the threads that serve connections. It ends with the
+    /// group.
+    pub(super) fn compact_soon(self: &Arc<Self>) {
+        let partition = Arc::clone(self);
+        self.runtime.spawn(async move { partition.compact().await });
     }
 }
 

@@ -44,7 +44,7 @@ async fn check_topic(topic: &TopicHandle) {
                 tracing::error!(topic = partition.topic, partition = partition.number, %error, "retention failed");
             }
         }
-        partition.compact_logged().await;
+        partition.compact().await;
     }
 }
 

@@ -200,10 +200,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             .snapshot
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        self.store
-            .purge(encode::entry_id(&upto), snapshot.unwrap_or_default())
-            .await?;
+            .clone()
+            .unwrap_or_default();
+        let (stands_for, _) = encode::decode_snapshot(&snapshot)?;
+        if stands_for
+            .last_log_id
+            .is_some_and(|snapshot| snapshot < upto)
+        {
+            return Err(encode::Invalid::new("snapshot behind the purge").into());
+        }
+        self.store.purge(encode::entry_id(&upto), snapshot).await?;
         let mut ends = self.ends();
         ends.purged = Some(upto);
         ends.last = ends.last.max(Some(upto));

@@ -49,6 +49,7 @@ pub(super) struct RetentionPoint {
 pub(super) struct PartitionMachine {
     partition: Mutex<Partition>,
     retention_point: Mutex<RetentionPoint>,
+    compacting: tokio::sync::Mutex<()>,
     view: watch::Sender<PartitionView>,
 }
 
@@ -63,6 +64,7 @@ impl PartitionMachine {
         Arc::new(Self {
             partition: Mutex::new(partition),
             retention_point: Mutex::new(retention_point),
+            compacting: tokio::sync::Mutex::default(),
             view,
         })
     }
@@ -73,6 +75,11 @@ impl PartitionMachine {
 
     pub(super) fn retention_point(&self) -> MutexGuard<'_, RetentionPoint> {
         locked(&self.retention_point)
+    }
+
+    /// Held by whoever moves the retention point.
+    pub(super) async fn compacting(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.compacting.lock().await
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<PartitionView> {

@@ -19,23 +19,27 @@ use crate::{
     types::LogIndex,
 };
 
-/// Entry heads that one step reads.
-const STEP_ENTRIES: usize = 1024;
+/// Entry heads that one step reads. A head describes up to some thousand batches.
+const STEP_ENTRIES: usize = 64;
 /// How long a snapshot and a purge may take.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl PartitionGroup {
     /// Deletes the entries in front of the first one that holds a visible record. Returns whether there were any.
     pub async fn compact(&self) -> Result<bool, io::Error> {
+        // One at a time: two would take the retention point from each other, and it must never go back.
+        let _one = self.machine().compacting().await;
         let Some(target) = self.last_unneeded().await? else {
             return Ok(false);
         };
-        let from = self.machine().retention_point().clone();
-        if from.at.as_ref().is_some_and(|at| at.index >= target.0) {
+        if self.group().purged().is_some_and(|purged| purged >= target) {
             return Ok(false);
         }
+        let from = self.machine().retention_point().clone();
         let point = self.replay(from, target).await?;
-        let Some(at) = point.at else { return Ok(false) };
+        let Some(at) = point.at.filter(|at| at.index >= target.0) else {
+            return Err(Invalid::new("log in front of the retention point").into());
+        };
         *self.machine().retention_point() = point;
         self.group().purge(at).await?;
         Ok(true)
@@ -77,6 +81,7 @@ impl PartitionGroup {
             for head in heads {
                 replay_entry(&mut point, &head)?;
             }
+            tokio::task::yield_now().await;
         }
         Ok(point)
     }
@@ -107,6 +112,12 @@ fn replay_entry(point: &mut RetentionPoint, head: &EntryHead) -> Result<(), Inva
 }
 
 impl Group {
+    fn purged(&self) -> Option<LogIndex> {
+        let data = self.raft.data_metrics();
+        let purged = data.borrow_watched().purged;
+        purged.map(|id| LogIndex(id.index))
+    }
+
     /// Purges the log up to and with an entry that the next snapshot stands for.
     async fn purge(&self, upto: LogId) -> Result<(), io::Error> {
         self.raft

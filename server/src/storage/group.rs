@@ -253,7 +253,8 @@ impl GroupStore {
     }
 
     /// Batches from the one that contains `from`, or the first behind it, with base offsets below `to`; at least one
-    /// if there is one, at most about `bytes_max`.
+    /// if there is one, at most about `bytes_max`. Between those returned no offset is missing, even if a purge comes
+    /// in between.
     pub async fn read_batches(
         &self,
         from: Offset,
@@ -268,6 +269,9 @@ impl GroupStore {
         while next < to && (left > 0 || found.is_empty()) {
             let step = left.min(STEP_BYTES);
             let source = self.group.with(|tail| tail.batches(next, to, left));
+            // A step on disk that may take all there is room for ends where the room ends: another one would read a
+            // batch only to find that it does not fit.
+            let last_step = left <= STEP_BYTES && !matches!(source, Batches::Memory(_));
             let batches = match source {
                 Batches::Memory(batches) => batches,
                 Batches::Rows(rows) => {
@@ -292,11 +296,17 @@ impl GroupStore {
             next = last.row.end_offset();
             for batch in batches {
                 let bytes = batch.part.bytes.len();
-                if bytes > left && !found.is_empty() {
+                let follows = found
+                    .last()
+                    .is_none_or(|last| last.row.end_offset() == batch.row.base_offset);
+                if !follows || bytes > left && !found.is_empty() {
                     return Ok(found);
                 }
                 left = left.saturating_sub(bytes);
                 found.push(batch);
+            }
+            if last_step {
+                break;
             }
         }
         Ok(found)
