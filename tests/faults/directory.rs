@@ -153,7 +153,7 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() {
             &b"SQLite format 3\0 and so on"[..],
             "choose another --data-dir",
         ),
-        (&b""[..], "restore a copy"),
+        (&b""[..], "restore the data directory from a copy"),
     ] {
         fs::write(&path, content).expect("written");
         let error = refused(config(Some(directory.path()))).await;
@@ -165,7 +165,7 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let error = refused(config(Some(directory.path()))).await;
     assert_says(
         &error,
-        &["kelda.redb", "the database is missing", "restore a copy"],
+        &["kelda.redb", "the database is missing", "restore the data directory from a copy"],
     );
     assert!(!path.exists(), "no empty one takes its place");
     fs::write(&path, image).expect("written");
@@ -181,7 +181,7 @@ async fn a_marker_that_can_not_be_understood_is_refused() {
     assert_ne!(newer, marker);
     for (content, advice) in [
         (&*newer, "use a newer kelda"),
-        (&marker[..20], "restore a copy"),
+        (&marker[..20], "restore the data directory from a copy"),
     ] {
         fs::write(&path, content).expect("written");
         let error = refused(config(Some(directory.path()))).await;

@@ -29,7 +29,7 @@ fn assert_disk_full(status: &Status) -> (u64, u64) {
     assert_eq!(metadata.len(), 2);
     let message = status.message();
     assert!(
-        message.contains("free space or lower --free-floor"),
+        message.contains("free space or lower --free-floor-bytes"),
         "{message}"
     );
     let number = |key: &str| metadata[key].parse().expect("a number");

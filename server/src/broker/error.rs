@@ -111,7 +111,7 @@ pub enum Error {
     #[error("too much is in flight ({limit}): wait and try again")]
     Overloaded { limit: &'static str },
     #[error(
-        "free disk space of {free_bytes} bytes is below the floor of {floor_bytes}: free space or lower --free-floor"
+        "free disk space of {free_bytes} bytes is below the floor of {floor_bytes}: free space or lower --free-floor-bytes"
     )]
     DiskFull { free_bytes: u64, floor_bytes: u64 },
     #[error("the deadline passed: allow more time, or ask for less")]

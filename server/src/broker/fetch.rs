@@ -73,6 +73,7 @@ impl Broker {
         let fetched = reader
             .long_poll(offset, &call, started + call.max_wait)
             .await?;
+        reader.count(&fetched.batches);
         self.shared.metrics.fetch_answered(started.elapsed());
         Ok(fetched)
     }
@@ -114,6 +115,24 @@ impl PartitionReader {
         to: Offset,
         bytes_max: usize,
     ) -> Result<Vec<ReadBatch>, Error> {
+        let batches = self.look(from, to, bytes_max).await?;
+        self.count(&batches);
+        Ok(batches)
+    }
+
+    fn count(&self, batches: &[ReadBatch]) {
+        let records = batches.iter().map(|batch| u64::from(batch.record_count));
+        let bytes = batches.iter().map(|batch| batch.records.len() as u64);
+        self.metrics.fetched(records.sum(), bytes.sum());
+    }
+
+    /// As [`PartitionReader::read`], for what is not handed out.
+    async fn look(
+        &self,
+        from: Offset,
+        to: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<ReadBatch>, Error> {
         let bounds = self.bounds();
         if from < bounds.log_start {
             return Err(self.out_of_range(from.into()));
@@ -137,14 +156,7 @@ impl PartitionReader {
         if !continuous(from, &batches) {
             return Err(self.corrupt());
         }
-        let batches = decode(batches).ok_or_else(|| self.corrupt())?;
-        let records = batches
-            .iter()
-            .map(|batch| u64::from(batch.record_count))
-            .sum();
-        let bytes = batches.iter().map(|batch| batch.records.len() as u64).sum();
-        self.metrics.fetched(records, bytes);
-        Ok(batches)
+        decode(batches).ok_or_else(|| self.corrupt())
     }
 
     /// Waits until there is a record behind `offset`, or `offset` is no longer there. Safe to cancel.
@@ -170,7 +182,7 @@ impl PartitionReader {
     ) -> Result<Fetched, Error> {
         let mut end = offset;
         loop {
-            let batches = self.read(offset, self.bounds().end, call.max_bytes).await?;
+            let batches = self.look(offset, self.bounds().end, call.max_bytes).await?;
             let bytes: usize = batches.iter().map(|batch| batch.records.len()).sum();
             let enough = bytes >= call.min_bytes.clamp(1, call.max_bytes.max(1));
             let left = deadline.saturating_duration_since(Instant::now());
@@ -201,7 +213,7 @@ impl PartitionReader {
         };
         let mut from = row.base_offset.max(bounds.log_start);
         while from < bounds.end {
-            let batches = match self.read(from, bounds.end, SEARCH_BATCH_BYTES).await {
+            let batches = match self.look(from, bounds.end, SEARCH_BATCH_BYTES).await {
                 // Retention has overtaken the search, which goes on with what is still there.
                 Err(Error::OffsetOutOfRange { log_start, .. }) if from < log_start => {
                     from = log_start;

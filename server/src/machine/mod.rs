@@ -13,7 +13,7 @@ mod sessions;
 
 /// Stored state that no sequence of commands leads to: it was damaged, or another version wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("stored state is not valid ({0}): restore this node from its peers or from a backup")]
+#[error("stored state is not valid ({0}): restore the data directory from a copy")]
 pub struct Invalid(pub &'static str);
 
 /// Returns [`Invalid`] unless `condition` holds.

@@ -292,10 +292,7 @@ mod tests {
             let status = status(&error);
             let info = status.get_details_error_info().unwrap();
             let keys: BTreeSet<_> = info.metadata.into_keys().collect();
-            let mut promised = promised_keys(&info.reason);
-            if matches!(error, Error::CorruptData { .. }) {
-                promised.remove("offset");
-            }
+            let promised = promised_keys(&info.reason);
             assert_eq!(keys, promised, "{error:?}");
             assert!(reasons.insert(info.reason), "{error:?}");
             let item = item(&error);

@@ -22,7 +22,7 @@ pub enum Error {
     #[error("reading from storage failed: {0}")]
     Read(Arc<io::Error>),
     /// An entry does not match its checksum, or a piece of it is missing.
-    #[error("entry {index} of group {group} is corrupt, restore it from another replica")]
+    #[error("entry {index} of group {group} is corrupt: restore the data directory from a copy")]
     Corrupt {
         /// The group.
         group: GroupId,
@@ -30,7 +30,7 @@ pub enum Error {
         index: LogIndex,
     },
     /// A row beside the log does not match its checksum.
-    #[error("{row} of group {group} is corrupt, restore the group from another replica")]
+    #[error("{row} of group {group} is corrupt: restore the data directory from a copy")]
     CorruptRow {
         /// The group.
         group: GroupId,
@@ -106,7 +106,7 @@ pub enum OpenError {
     },
     /// The file was Kelda's and is damaged.
     #[error(
-        "{} is damaged ({detail}): move it away and let the node join again, or restore a copy",
+        "{} is damaged ({detail}): restore the data directory from a copy",
         path.display()
     )]
     Corrupt {
