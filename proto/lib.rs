@@ -1,10 +1,11 @@
 //! The contract of Kelda: what clients, nodes and the disk say, and the code that both ends must agree on.
 //!
 //! [`v1`] is generated from `proto/kelda/v1` (clients), [`internal`] from `proto/kelda/internal/v1` (nodes and
-//! disk). Beside them: [`batch`] packs and checks record batches, [`partitioner`] places keys, [`limits`] holds the
+//! disk). Beside them: [`batch`] packs and checks record batches, [`codec`] guards what is decoded, [`partitioner`] places keys, [`limits`] holds the
 //! numbers that both sides know.
 
 pub mod batch;
+pub mod codec;
 pub mod limits;
 pub mod partitioner;
 

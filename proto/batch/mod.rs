@@ -16,6 +16,7 @@ use crate::limits;
 use crate::v1::{Compression, Record, RecordBatch, RecordSet};
 
 pub use codec::decompress;
+pub(crate) use wire::nested_items;
 pub use wire::scan;
 
 /// What is wrong with a batch.

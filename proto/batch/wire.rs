@@ -53,6 +53,24 @@ pub fn scan(records: &[u8], rules: &Rules) -> Result<Summary, Error> {
     })
 }
 
+/// Counts the messages at the end of a path of field numbers, and those on the way to them.
+pub(crate) fn nested_items(message: &[u8], path: &[u32]) -> Result<usize, Error> {
+    let Some((wanted, rest)) = path.split_first() else {
+        return Ok(0);
+    };
+    let mut items = 0;
+    let mut fields = Fields(message);
+    while !fields.is_empty() {
+        match fields.key()? {
+            (tag, BYTES) if tag == *wanted => {
+                items += 1 + nested_items(fields.bytes(BYTES)?, rest)?;
+            }
+            (tag, wire_type) => fields.skip(tag, wire_type, DEPTH_MAX)?,
+        }
+    }
+    Ok(items)
+}
+
 /// As [`super::position_at_time`], of an encoded `RecordSet`.
 pub(super) fn position_at_time(
     records: &[u8],

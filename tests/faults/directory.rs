@@ -165,7 +165,11 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let error = refused(config(Some(directory.path()))).await;
     assert_says(
         &error,
-        &["kelda.redb", "the database is missing", "restore the data directory from a copy"],
+        &[
+            "kelda.redb",
+            "the database is missing",
+            "restore the data directory from a copy",
+        ],
     );
     assert!(!path.exists(), "no empty one takes its place");
     fs::write(&path, image).expect("written");
