@@ -2,9 +2,12 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
 use kelda_proto::v1::{
     AddPartitionsRequest, CreateTopicRequest, DeleteTopicRequest, ErrorReason, ListTopicsRequest,
-    produce_stream_request::Append,
+    ProduceRequest, produce_stream_request::Append,
 };
 use support::{
     TestNode,
@@ -13,6 +16,9 @@ use support::{
     wait::soon,
 };
 use tonic::Code;
+
+/// Far below what a call may wait for the catalog to be carried out.
+const QUICK: Duration = Duration::from_secs(10);
 
 fn append(id: u64) -> Append {
     Append {
@@ -123,6 +129,43 @@ async fn calls_that_add_partitions_at_the_same_time_do_not_add_up() {
             .await;
         let listed = listed.expect("listed").into_inner().topics;
         assert_eq!(listed[0].partition_count, most);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_the_data_of_a_deleted_topic_to_go() {
+    const PARTITIONS: i32 = 300;
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut node = TestNode::start(config(Some(directory.path()))).await;
+    for restarted in [false, true] {
+        node.create_topic("orders", PARTITIONS).await;
+        let value = "x".repeat(64 << 10);
+        let producing = (0..PARTITIONS).map(|partition| {
+            let mut service = node.produce();
+            let request = ProduceRequest {
+                topic: "orders".to_owned(),
+                partition: Some(partition),
+                records: vec![record(&value)],
+                ..Default::default()
+            };
+            async move { service.produce(request).await.expect("produced") }
+        });
+        join_all(producing).await;
+        delete(&node).await;
+        let started = Instant::now();
+        if restarted {
+            // What is left is deleted while the node serves.
+            node = node.restart(config(Some(directory.path()))).await;
+        }
+        for _ in 0..5 {
+            node.create_topic("orders", 1).await;
+            node.produce_values("orders", &["new"]).await;
+            assert_eq!(node.values("orders", 0, 0).await, ["new"]);
+            delete(&node).await;
+        }
+        let elapsed = started.elapsed();
+        eprintln!("ELAPSED {elapsed:?}");
+        assert!(elapsed < QUICK, "{elapsed:?}");
     }
 }
 

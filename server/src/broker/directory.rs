@@ -1,7 +1,7 @@
 //! Topics by name with their running partitions: the catalog, carried out on this node.
 //!
-//! One task follows the catalog. It opens the groups of new partitions, deletes those of deleted topics, and only
-//! then publishes a new directory, so whoever finds a partition can use it.
+//! One task follows the catalog, see `follower.rs`. It opens the groups of new partitions and only then publishes a
+//! new directory, so whoever finds a partition can use it.
 
 use std::{
     collections::HashMap,
@@ -11,33 +11,23 @@ use std::{
     },
 };
 
-use futures::{StreamExt, stream};
-use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
-
 use super::{Error, partition::Partition};
 use crate::{
-    consensus::{CatalogView, Groups},
-    machine::{
-        catalog::{Topic, TopicRange},
-        topic_config::Effective,
-    },
-    storage::Storage,
-    types::{CATALOG_GROUP, GroupId},
+    machine::{catalog::Topic, topic_config::Effective},
+    types::GroupId,
 };
-
-/// Groups that are opened at a time.
-const OPEN_AT_ONCE: usize = 32;
 
 /// Topics and their partitions as of one version of the catalog.
 #[derive(Default)]
 pub(super) struct Directory {
     pub(super) version: u64,
-    topics: HashMap<String, Arc<TopicHandle>>,
+    pub(super) topics: HashMap<String, Arc<TopicHandle>>,
 }
 
 /// A topic on this node.
 pub(super) struct TopicHandle {
-    pub(super) topic: Topic,
+    /// Shared with the catalog.
+    pub(super) topic: Arc<Topic>,
     pub(super) config: Effective,
     /// By number.
     partitions: Vec<Slot>,
@@ -75,6 +65,23 @@ impl Directory {
 }
 
 impl TopicHandle {
+    /// A handle of `topic` that goes on where `old`, an earlier one of the same topic, is.
+    pub(super) fn new(topic: Arc<Topic>, partitions: Vec<Slot>, old: Option<&Self>) -> Self {
+        let next_unkeyed = old.map_or(0, |old| old.next_unkeyed.load(Ordering::Relaxed));
+        Self {
+            config: Effective::of(&topic.config),
+            topic,
+            partitions,
+            next_unkeyed: AtomicU32::new(next_unkeyed),
+        }
+    }
+
+    /// The slots with the groups that belong in them, in order of number.
+    pub(super) fn groups(&self) -> impl Iterator<Item = (GroupId, &Slot)> {
+        let groups = self.topic.partitions.iter().map(|placed| placed.group);
+        groups.zip(&self.partitions)
+    }
+
     pub(super) fn partition_count(&self) -> u32 {
         u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)
     }
@@ -113,136 +120,4 @@ impl TopicHandle {
     pub(super) fn next_unkeyed(&self) -> u32 {
         self.next_unkeyed.fetch_add(1, Ordering::Relaxed) % self.partition_count().max(1)
     }
-}
-
-/// Opens partitions.
-#[derive(Clone)]
-pub(super) struct Opener {
-    pub(super) groups: Groups,
-    pub(super) runtime: Handle,
-}
-
-impl Opener {
-    async fn open(&self, topic: &str, number: u32, group: GroupId) -> Slot {
-        match self.groups.open_partition(group).await {
-            Ok(opened) => Ok(Partition::new(
-                topic.to_owned(),
-                number,
-                opened,
-                self.runtime.clone(),
-            )),
-            Err(error) => {
-                tracing::error!(topic, partition = number, %group, %error, "partition can not be opened");
-                Err(if error.is_corrupt() {
-                    NotOpen::Corrupt
-                } else {
-                    NotOpen::Failed
-                })
-            }
-        }
-    }
-
-    /// A directory of `catalog`: takes over what is open, opens the rest.
-    async fn build(&self, catalog: &CatalogView, old: &Directory) -> Directory {
-        let open: HashMap<GroupId, &Arc<Partition>> = old
-            .partitions()
-            .map(|partition| (partition.group_id(), partition))
-            .collect();
-        let mut missing = Vec::new();
-        for topic in catalog.topics_from(TopicRange::default()) {
-            for (partition, number) in topic.partitions.iter().zip(0u32..) {
-                if !open.contains_key(&partition.group) {
-                    missing.push((topic.name.clone(), number, partition.group));
-                }
-            }
-        }
-        let mut opened: HashMap<GroupId, Slot> =
-            stream::iter(missing)
-                .map(|(topic, number, group)| async move {
-                    (group, self.open(&topic, number, group).await)
-                })
-                .buffer_unordered(OPEN_AT_ONCE)
-                .collect()
-                .await;
-        let topics = catalog.topics_from(TopicRange::default()).map(|topic| {
-            let partitions = topic.partitions.iter().map(|partition| {
-                let open = open.get(&partition.group).map(|open| Arc::clone(open));
-                let opened = || opened.remove(&partition.group);
-                open.map(Ok).or_else(opened).unwrap_or(Err(NotOpen::Failed))
-            });
-            let handle = TopicHandle {
-                topic: topic.clone(),
-                config: Effective::of(&topic.config),
-                partitions: partitions.collect(),
-                next_unkeyed: AtomicU32::new(0),
-            };
-            (topic.name.clone(), Arc::new(handle))
-        });
-        Directory {
-            version: catalog.version(),
-            topics: topics.collect(),
-        }
-    }
-
-    /// Stops and deletes the partitions that `new` no longer has.
-    async fn delete_gone(&self, old: &Directory, new: &Directory) {
-        let kept: std::collections::HashSet<GroupId> = new
-            .partitions()
-            .map(|partition| partition.group_id())
-            .collect();
-        for partition in old
-            .partitions()
-            .filter(|partition| !kept.contains(&partition.group_id()))
-        {
-            partition.stop().await;
-            self.delete(partition.group_id()).await;
-        }
-    }
-
-    async fn delete(&self, group: GroupId) {
-        if let Err(error) = self.groups.delete(group).await {
-            tracing::error!(%group, %error, "data of a deleted partition is still there");
-        }
-    }
-
-    /// Deletes what a crash left of deleted topics. Groups that the catalog has never given out are kept: their data
-    /// may be all that is left of something.
-    async fn delete_leftovers(&self, storage: &Storage, catalog: &CatalogView) {
-        let storage = storage.clone();
-        let groups = tokio::task::spawn_blocking(move || storage.groups()).await;
-        let Ok(Ok(groups)) = groups else { return };
-        let next = catalog.state().next_group_id;
-        for group in groups {
-            if group == CATALOG_GROUP || catalog.partition_of_group(group).is_some() {
-                continue;
-            }
-            if group.0 < next {
-                self.delete(group).await;
-            } else {
-                tracing::warn!(%group, "stored group is not in the catalog: its data is kept");
-            }
-        }
-    }
-}
-
-/// Builds the directory of the catalog as it is now, and follows it from then on.
-pub(super) async fn follow(
-    opener: Opener,
-    mut catalog: watch::Receiver<CatalogView>,
-    storage: &Storage,
-) -> (watch::Receiver<Arc<Directory>>, JoinHandle<()>) {
-    let view = catalog.borrow_and_update().clone();
-    opener.delete_leftovers(storage, &view).await;
-    let first = opener.build(&view, &Directory::default()).await;
-    let (sender, receiver) = watch::channel(Arc::new(first));
-    let task = tokio::spawn(async move {
-        while catalog.changed().await.is_ok() {
-            let view = catalog.borrow_and_update().clone();
-            let old = sender.borrow().clone();
-            let new = Arc::new(opener.build(&view, &old).await);
-            sender.send_replace(Arc::clone(&new));
-            opener.delete_gone(&old, &new).await;
-        }
-    });
-    (receiver, task)
 }

@@ -8,6 +8,7 @@ mod directory;
 mod disk;
 mod error;
 mod fetch;
+mod follower;
 mod gauges;
 mod offsets;
 mod partition;
@@ -124,11 +125,11 @@ impl Broker {
             start_time_ms,
             config,
         } = parts;
-        let opener = directory::Opener {
+        let opener = follower::Opener {
             groups: groups.clone(),
             runtime: Handle::current(),
         };
-        let (directory, follower) = directory::follow(opener, catalog.watch(), &storage).await;
+        let (directory, follower) = follower::follow(opener, catalog.watch(), &storage).await;
         let broker = Self {
             shared: Arc::new(Shared {
                 groups,

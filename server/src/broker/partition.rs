@@ -8,7 +8,6 @@ use super::{Bounds, Error, accumulator::Accumulator};
 use crate::{
     consensus::{PartitionGroup, PartitionView, ProposeError},
     storage,
-    types::GroupId,
 };
 
 pub(super) struct Partition {
@@ -36,10 +35,6 @@ impl Partition {
             runtime,
             stopped: watch::channel(false).0,
         })
-    }
-
-    pub(super) fn group_id(&self) -> GroupId {
-        self.group.group().id()
     }
 
     pub(super) fn bounds(&self) -> Bounds {

@@ -86,7 +86,11 @@ impl Broker {
     ) -> (Vec<v1::Topic>, Option<String>) {
         let catalog = self.shared.catalog.view();
         let mut found = catalog.topics_from(TopicRange { prefix, after });
-        let topics: Vec<_> = found.by_ref().take(limit).map(describe).collect();
+        let topics: Vec<_> = found
+            .by_ref()
+            .take(limit)
+            .map(|topic| describe(topic))
+            .collect();
         let next = found
             .next()
             .and_then(|_| topics.last().map(|topic: &v1::Topic| topic.name.clone()));

@@ -181,7 +181,7 @@ impl Catalog {
     pub fn topics_from<'a>(
         &'a self,
         range: TopicRange<'a>,
-    ) -> impl Iterator<Item = &'a Topic> + use<'a> {
+    ) -> impl Iterator<Item = &'a Arc<Topic>> + use<'a> {
         let start = if range.after >= range.prefix && !range.after.is_empty() {
             Bound::Excluded(range.after)
         } else {
@@ -189,7 +189,7 @@ impl Catalog {
         };
         self.topics
             .range::<str, _>((start, Bound::Unbounded))
-            .map(|(_, topic)| topic.as_ref())
+            .map(|(_, topic)| topic)
             .take_while(move |topic| topic.name.starts_with(range.prefix))
     }
 
@@ -218,6 +218,11 @@ impl Catalog {
         self.groups
             .get(&group)
             .map(|(topic, partition)| (topic.as_ref(), *partition))
+    }
+
+    /// The group that the next partition gets; all below it were given out.
+    pub fn next_group(&self) -> GroupId {
+        GroupId(self.next_group_id)
     }
 
     /// Applies a command.

@@ -105,7 +105,7 @@ impl Model {
             prop_assert_eq!(topic.id, expected.0);
             prop_assert_eq!(&topic.name, &expected.1);
             prop_assert_eq!(topic.config.retention_ms, expected.2);
-            prop_assert_eq!(Some(topic), catalog.topic(&topic.name));
+            prop_assert_eq!(Some(&**topic), catalog.topic(&topic.name));
             prop_assert_eq!(topic.partitions.len(), expected.3.len());
             for (number, (partition, expected)) in
                 (0..).zip(topic.partitions.iter().zip(&expected.3))
