@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use kelda_proto::v1::{
     AddPartitionsRequest, CreateTopicRequest, DeleteTopicRequest, ErrorReason, ListTopicsRequest,
-    ProduceRequest, produce_stream_request::Append,
+    ProduceRequest, TopicConfig, UpdateTopicRequest, produce_stream_request::Append,
 };
+use prost_types::FieldMask;
 use support::{
     TestNode,
     appender::{Appender, hello, outcome},
@@ -133,6 +134,49 @@ async fn calls_that_add_partitions_at_the_same_time_do_not_add_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_updates_of_different_fields_at_the_same_time_all_hold() {
+    let node = TestNode::ephemeral().await;
+    node.create_topic("orders", 1).await;
+    for round in 1..=20 {
+        let expected = TopicConfig {
+            retention_ms: Some(round),
+            retention_bytes: Some(round),
+            record_bytes_max: i32::try_from(round).ok(),
+            batch_bytes_max: i32::try_from(round).ok(),
+        };
+        let updating: Vec<_> = [
+            "retention_ms",
+            "retention_bytes",
+            "record_bytes_max",
+            "batch_bytes_max",
+        ]
+        .into_iter()
+        .map(|field| {
+            let mut service = node.topics();
+            let request = UpdateTopicRequest {
+                name: "orders".to_owned(),
+                config: Some(expected),
+                update_mask: Some(FieldMask {
+                    paths: vec![field.to_owned()],
+                }),
+            };
+            tokio::spawn(async move { service.update_topic(request).await })
+        })
+        .collect();
+        for call in updating {
+            let updated = soon("an answer", call).await.expect("no panic");
+            updated.expect("updated");
+        }
+        let listed = node
+            .topics()
+            .list_topics(ListTopicsRequest::default())
+            .await;
+        let listed = listed.expect("listed").into_inner().topics;
+        assert_eq!(listed[0].config, Some(expected));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_waits_for_the_data_of_a_deleted_topic_to_go() {
     const PARTITIONS: i32 = 300;
     let directory = tempfile::tempdir().expect("a directory");
@@ -164,7 +208,6 @@ async fn nobody_waits_for_the_data_of_a_deleted_topic_to_go() {
             delete(&node).await;
         }
         let elapsed = started.elapsed();
-        eprintln!("ELAPSED {elapsed:?}");
         assert!(elapsed < QUICK, "{elapsed:?}");
     }
 }

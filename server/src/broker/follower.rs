@@ -311,3 +311,6 @@ impl Follower {
         self.delete(gone);
     }
 }
+
+#[cfg(test)]
+mod tests;

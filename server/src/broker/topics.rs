@@ -1,6 +1,6 @@
 //! Topics: create, look up, change, delete.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kelda_proto::{
     internal::v1::{CatalogCommand, ReplicaSet, catalog_command as command},
@@ -105,12 +105,15 @@ impl Broker {
         mask: &[String],
     ) -> Result<v1::Topic, Error> {
         self.check_ready()?;
-        let current = self.directory().topic(name)?.topic.config;
-        let config = topic_config::merge(&current, &config, mask)
+        let topic = Arc::clone(&self.directory().topic(name)?.topic);
+        // Only to say what is wrong: the values are merged where the command is applied, in the order of all updates.
+        topic_config::merge(&topic.config, &config, mask)
             .map_err(|found| Error::InvalidFields(violations(found)))?;
         let update = command::UpdateTopic {
             name: name.to_owned(),
+            topic_id: topic.id,
             config: Some(config),
+            update_mask: mask.to_vec(),
         };
         self.change(name, command::Command::UpdateTopic(update))
             .await?;
@@ -120,9 +123,10 @@ impl Broker {
     /// Deletes a topic. Its records are out of sight when this returns; their space is freed in the background.
     pub async fn delete_topic(&self, name: &str) -> Result<(), Error> {
         self.check_ready()?;
-        self.directory().topic(name)?;
+        let topic_id = self.directory().topic(name)?.topic.id;
         let delete = command::DeleteTopic {
             name: name.to_owned(),
+            topic_id,
         };
         self.change(name, command::Command::DeleteTopic(delete))
             .await?;
@@ -136,7 +140,7 @@ impl Broker {
         partition_count: i32,
     ) -> Result<v1::Topic, Error> {
         self.check_ready()?;
-        let topic = self.directory().topic(name)?.topic.clone();
+        let topic = Arc::clone(&self.directory().topic(name)?.topic);
         check_partition_count(partition_count)
             .map_err(|violation| Error::InvalidFields(vec![violation]))?;
         let now = count(topic.partitions.len());
@@ -150,6 +154,7 @@ impl Broker {
             .map_or(1, |partition| count(partition.replicas.len()));
         let add = command::AddPartitions {
             name: name.to_owned(),
+            topic_id: topic.id,
             partition_count_before: now.unsigned_abs(),
             partitions: self.place(partition_count - now, replicas)?,
         };

@@ -7,13 +7,13 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use kelda_proto::internal::v1::catalog_command::{
-    AddPartitions, Command, CreateTopic, RegisterNode, UpdateTopic,
+    AddPartitions, Command, CreateTopic, DeleteTopic, RegisterNode, UpdateTopic,
 };
 use kelda_proto::internal::v1::{CatalogCommand, ReplicaSet};
 use kelda_proto::limits::PARTITIONS_MAX;
 use kelda_proto::v1::TopicConfig;
 
-use super::topic_config::validate_name;
+use super::topic_config::{self, validate_name};
 use crate::types::{GroupId, NodeId};
 
 /// Most topics of a cluster.
@@ -236,7 +236,7 @@ impl Catalog {
             Some(Command::RegisterNode(register)) => self.register(register),
             Some(Command::CreateTopic(create)) => self.create(create, command.time_ms),
             Some(Command::UpdateTopic(update)) => self.update(update),
-            Some(Command::DeleteTopic(delete)) => self.delete(&delete.name),
+            Some(Command::DeleteTopic(delete)) => self.delete(delete),
             Some(Command::AddPartitions(add)) => self.add_partitions(add),
         }?;
         if change != Change::Unchanged {
@@ -305,21 +305,22 @@ impl Catalog {
     }
 
     fn update(&mut self, update: &UpdateTopic) -> Result<Change, Rejection> {
-        let topic = self
-            .topics
-            .get_mut(update.name.as_str())
-            .ok_or(Rejection::UnknownTopic)?;
-        let config = update.config.unwrap_or_default();
+        let (_, topic) = self.find(&update.name, update.topic_id)?;
+        let new = update.config.unwrap_or_default();
+        let config = topic_config::merge(&topic.config, &new, &update.update_mask)
+            .map_err(|_| Rejection::Malformed("invalid configuration or mask"))?;
         if topic.config == config {
             return Ok(Change::Unchanged);
         }
-        Arc::make_mut(topic).config = config;
+        let topic = self.topics.get_mut(update.name.as_str());
+        Arc::make_mut(topic.ok_or(Rejection::UnknownTopic)?).config = config;
         Ok(Change::TopicUpdated)
     }
 
-    fn delete(&mut self, name: &str) -> Result<Change, Rejection> {
-        let topic = self.topics.remove(name).ok_or(Rejection::UnknownTopic)?;
+    fn delete(&mut self, delete: &DeleteTopic) -> Result<Change, Rejection> {
+        let (_, topic) = self.find(&delete.name, delete.topic_id)?;
         let groups: Vec<GroupId> = topic.partitions.iter().map(|place| place.group).collect();
+        self.topics.remove(delete.name.as_str());
         for group in &groups {
             self.groups.remove(group);
         }
@@ -327,10 +328,7 @@ impl Catalog {
     }
 
     fn add_partitions(&mut self, add: &AddPartitions) -> Result<Change, Rejection> {
-        let (name, topic) = self
-            .topics
-            .get_key_value(add.name.as_str())
-            .ok_or(Rejection::UnknownTopic)?;
+        let (name, topic) = self.find(&add.name, add.topic_id)?;
         let count = topic.partitions.len();
         if usize::try_from(add.partition_count_before) != Ok(count) {
             let partition_count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -342,6 +340,14 @@ impl Catalog {
         self.place(&name, &mut topic, &add.partitions);
         self.topics.insert(name, Arc::new(topic));
         Ok(Change::PartitionsAdded)
+    }
+
+    /// The topic that a command means, and not another one that was given its name since.
+    fn find(&self, name: &str, id: u64) -> Result<(&Arc<str>, &Arc<Topic>), Rejection> {
+        let found = self.topics.get_key_value(name);
+        found
+            .filter(|(_, topic)| topic.id == id)
+            .ok_or(Rejection::UnknownTopic)
     }
 
     /// Checks partitions that a topic with `before` partitions shall get.

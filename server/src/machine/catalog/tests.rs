@@ -2,7 +2,7 @@
 
 mod properties;
 
-use kelda_proto::internal::v1::catalog_command::{DeleteTopic, FoundCluster};
+use kelda_proto::internal::v1::catalog_command::FoundCluster;
 use kelda_proto::internal::v1::{CatalogPartition, CatalogState};
 
 use super::*;
@@ -39,27 +39,28 @@ fn create(name: &str, replicas: &[&[u64]]) -> Command {
     })
 }
 
-fn delete(name: &str) -> Command {
+fn delete(topic_id: u64, name: &str) -> Command {
     Command::DeleteTopic(DeleteTopic {
         name: name.to_owned(),
+        topic_id,
     })
 }
 
-fn add(name: &str, partition_count_before: u32, replicas: &[&[u64]]) -> Command {
+fn add(topic_id: u64, name: &str, partition_count_before: u32, replicas: &[&[u64]]) -> Command {
     Command::AddPartitions(AddPartitions {
         name: name.to_owned(),
+        topic_id,
         partition_count_before,
         partitions: sets(replicas),
     })
 }
 
-fn update(name: &str, retention_ms: Option<i64>) -> Command {
+fn update(topic_id: u64, name: &str, mask: &[&str], config: TopicConfig) -> Command {
     Command::UpdateTopic(UpdateTopic {
         name: name.to_owned(),
-        config: Some(TopicConfig {
-            retention_ms,
-            ..TopicConfig::default()
-        }),
+        topic_id,
+        config: Some(config),
+        update_mask: mask.iter().map(|path| (*path).to_owned()).collect(),
     })
 }
 
@@ -130,7 +131,7 @@ fn ids_are_never_given_twice() {
     assert_eq!(catalog.partition_of_group(GroupId(2)), Some(("t", 1)));
     let groups = vec![GroupId(1), GroupId(2)];
     assert_eq!(
-        apply(&mut catalog, delete("t")),
+        apply(&mut catalog, delete(1, "t")),
         Ok(Change::TopicDeleted { groups })
     );
     assert_eq!(catalog.partition_of_group(GroupId(2)), None);
@@ -181,7 +182,7 @@ fn partitions_are_added_once_when_two_ask_for_the_same() {
     let mut catalog = three_nodes();
     apply(&mut catalog, create("t", &[&[1]])).unwrap();
     apply(&mut catalog, create("u", &[&[1]])).unwrap();
-    let more = add("t", 1, &[&[2], &[3, 1]]);
+    let more = add(1, "t", 1, &[&[2], &[3, 1]]);
     assert_eq!(
         apply(&mut catalog, more.clone()),
         Ok(Change::PartitionsAdded)
@@ -198,27 +199,70 @@ fn partitions_are_added_once_when_two_ask_for_the_same() {
     assert_eq!(catalog.partition_of_group(GroupId(4)), Some(("t", 2)));
     assert_eq!(catalog.partition_count(), 4);
     assert_eq!(
-        apply(&mut catalog, add("v", 0, &[&[1]])),
+        apply(&mut catalog, add(3, "v", 0, &[&[1]])),
         Err(Rejection::UnknownTopic)
     );
 }
 
 #[test]
-fn an_update_replaces_the_configuration() {
+fn an_update_changes_what_its_mask_names_and_keeps_what_others_changed() {
     let mut catalog = three_nodes();
     apply(&mut catalog, create("t", &[&[1]])).unwrap();
     let copy = catalog.clone();
-    let unchanged = apply(&mut catalog, update("t", None));
-    assert_eq!(unchanged, Ok(Change::Unchanged));
-    let updated = apply(&mut catalog, update("t", Some(7)));
-    assert_eq!(updated, Ok(Change::TopicUpdated));
-    let retention_ms = |catalog: &Catalog| catalog.topic("t").unwrap().config.retention_ms;
-    assert_eq!(retention_ms(&catalog), Some(7));
-    assert_eq!(retention_ms(&copy), None, "a clone stays as it was");
-    assert_eq!(
-        apply(&mut catalog, update("u", None)),
-        Err(Rejection::UnknownTopic)
-    );
+    let nothing = TopicConfig::default();
+    let age = TopicConfig {
+        retention_ms: Some(7),
+        ..nothing
+    };
+    let size = TopicConfig {
+        retention_bytes: Some(8),
+        ..nothing
+    };
+    let both = TopicConfig {
+        retention_bytes: Some(8),
+        ..age
+    };
+    for (mask, values, change, expected) in [
+        (&[][..], nothing, Change::Unchanged, nothing),
+        (&[], age, Change::TopicUpdated, age),
+        (&["retention_bytes"], size, Change::TopicUpdated, both),
+        (&["retention_bytes"], both, Change::Unchanged, both),
+        (&["retention_ms"], nothing, Change::TopicUpdated, size),
+    ] {
+        let updated = apply(&mut catalog, update(1, "t", mask, values));
+        assert_eq!(updated, Ok(change), "{mask:?} {values:?}");
+        assert_eq!(catalog.topic("t").unwrap().config, expected);
+    }
+    assert_eq!(copy.topic("t").unwrap().config, nothing, "a clone stays");
+    let invalid = TopicConfig {
+        retention_ms: Some(0),
+        ..nothing
+    };
+    for (mask, values) in [(&["colour"][..], nothing), (&[], invalid)] {
+        let updated = apply(&mut catalog, update(1, "t", mask, values));
+        assert!(matches!(updated, Err(Rejection::Malformed(_))), "{mask:?}");
+    }
+}
+
+#[test]
+fn a_command_for_a_topic_does_nothing_to_another_one_of_its_name() {
+    let mut catalog = three_nodes();
+    apply(&mut catalog, create("t", &[&[1]])).unwrap();
+    apply(&mut catalog, delete(1, "t")).unwrap();
+    apply(&mut catalog, create("t", &[&[1]])).unwrap();
+    let before = catalog.clone();
+    for (id, name) in [(1, "t"), (0, "t"), (2, "u")] {
+        let commands = [
+            update(id, name, &[], TopicConfig::default()),
+            add(id, name, 1, &[&[1]]),
+            delete(id, name),
+        ];
+        for command in commands {
+            let applied = apply(&mut catalog, command.clone());
+            assert_eq!(applied, Err(Rejection::UnknownTopic), "{command:?}");
+        }
+    }
+    assert_eq!(catalog, before);
 }
 
 #[test]
@@ -251,13 +295,13 @@ fn limits_hold() {
         apply(&mut catalog, create(&format!("t{number}"), &many)).unwrap();
     }
     let before = u32::try_from(PARTITIONS_MAX).unwrap();
-    assert_eq!(apply(&mut catalog, add("t0", before, &[one])), reached);
+    assert_eq!(apply(&mut catalog, add(1, "t0", before, &[one])), reached);
     let limit = CLUSTER_PARTITIONS_MAX;
     assert_eq!(
         apply(&mut catalog, create("t", &[one])),
         Err(Rejection::LimitReached { limit })
     );
-    apply(&mut catalog, delete("t3")).unwrap();
+    apply(&mut catalog, delete(4, "t3")).unwrap();
     assert!(apply(&mut catalog, create("t", &[one])).is_ok());
 }
 

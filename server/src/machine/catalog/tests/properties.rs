@@ -47,29 +47,44 @@ impl Model {
                 }
                 valid
             }
-            Command::UpdateTopic(update) => self.find(&update.name).is_some_and(|position| {
-                self.topics[position].2 = update.config.and_then(|config| config.retention_ms);
-                true
-            }),
-            Command::DeleteTopic(delete) => self.find(&delete.name).is_some_and(|position| {
-                self.topics.remove(position);
-                true
-            }),
-            Command::AddPartitions(add) => self.find(&add.name).is_some_and(|position| {
-                let count = self.topics[position].3.len();
-                let valid =
-                    count == add.partition_count_before as usize && self.valid(&add.partitions);
-                if valid {
-                    let partitions = self.place(&add.partitions);
-                    self.topics[position].3.extend(partitions);
-                }
-                valid
-            }),
+            Command::UpdateTopic(update) => {
+                let found = self.find(&update.name, update.topic_id);
+                found.is_some_and(|position| {
+                    let new = update.config.and_then(|config| config.retention_ms);
+                    let current = &mut self.topics[position].2;
+                    *current = match update.update_mask.as_slice() {
+                        [] => new.or(*current),
+                        [only] if only == "retention_ms" => new,
+                        _ => *current,
+                    };
+                    true
+                })
+            }
+            Command::DeleteTopic(delete) => {
+                let found = self.find(&delete.name, delete.topic_id);
+                found.is_some_and(|position| {
+                    self.topics.remove(position);
+                    true
+                })
+            }
+            Command::AddPartitions(add) => {
+                self.find(&add.name, add.topic_id).is_some_and(|position| {
+                    let count = self.topics[position].3.len();
+                    let valid =
+                        count == add.partition_count_before as usize && self.valid(&add.partitions);
+                    if valid {
+                        let partitions = self.place(&add.partitions);
+                        self.topics[position].3.extend(partitions);
+                    }
+                    valid
+                })
+            }
         }
     }
 
-    fn find(&self, name: &str) -> Option<usize> {
-        self.topics.iter().position(|topic| topic.1 == name)
+    fn find(&self, name: &str, id: u64) -> Option<usize> {
+        let matches = |topic: &(u64, String, _, _)| topic.1 == name && topic.0 == id;
+        self.topics.iter().position(matches)
     }
 
     fn valid(&self, sets: &[ReplicaSet]) -> bool {
@@ -125,7 +140,7 @@ impl Model {
 }
 
 fn command() -> impl Strategy<Value = Command> {
-    let name = || prop_oneof![20 => "[ab]{1,2}", 1 => Just(String::new())];
+    let name = || prop_oneof![20 => "[ab]", 1 => Just(String::new())];
     let replicas = || {
         let nodes = prop_oneof![
             20 => proptest::sample::subsequence(vec![1_u64, 2, 3], 1..=3),
@@ -139,18 +154,27 @@ fn command() -> impl Strategy<Value = Command> {
             ..TopicConfig::default()
         }))
     };
+    let topic_id = || 0..6_u64;
+    let mask = prop_oneof![
+        Just(vec![]),
+        Just(vec!["retention_ms"]),
+        Just(vec!["retention_bytes"])
+    ];
     let id = prop_oneof![3 => Just(0_u64), 1 => 1..5_u64];
     prop_oneof![
         2 => (id, "[a-c]").prop_map(|(id, address)| register(id, &address)),
         4 => (name(), replicas(), config()).prop_map(|(name, partitions, config)| {
             Command::CreateTopic(CreateTopic { name, partitions, config })
         }),
-        2 => (name(), config())
-            .prop_map(|(name, config)| Command::UpdateTopic(UpdateTopic { name, config })),
-        2 => name().prop_map(|name| delete(&name)),
-        4 => (name(), 0..6_u32, replicas()).prop_map(|(name, before, partitions)| {
+        3 => (topic_id(), name(), mask, config()).prop_map(|(topic_id, name, mask, config)| {
+            let update_mask = mask.into_iter().map(str::to_owned).collect();
+            Command::UpdateTopic(UpdateTopic { name, config, update_mask, topic_id })
+        }),
+        2 => (topic_id(), name()).prop_map(|(id, name)| delete(id, &name)),
+        4 => (topic_id(), name(), 0..6_u32, replicas()).prop_map(|(topic_id, name, before, partitions)| {
             Command::AddPartitions(AddPartitions {
                 name,
+                topic_id,
                 partition_count_before: before,
                 partitions,
             })
