@@ -13,6 +13,8 @@ FUZZ_SECONDS ?= 10
 BENCH ?= all
 # Headline of a step.
 STEP = @printf '\n== %s\n'
+# Makes target/debug/kelda as the tests do: another set of packages would have other features, and build them anew.
+BINARY = cargo test --workspace --locked --no-run --quiet
 
 .PHONY: help run test verify fmt lint doc unit deny buf baseline grpcurl examples fuzz bench tools
 
@@ -76,12 +78,12 @@ baseline: ## Makes the present protos the released contract that `make buf` comp
 grpcurl: tools ## Runs the real grpcurl against a broker: list, describe, create, produce, consume.
 	$(STEP) "grpcurl"
 	@tools/install grpcurl
-	cargo build --locked -p kelda-cli
+	@$(BINARY)
 	tests/grpcurl.sh target/debug/kelda
 
 examples: tools ## Runs the walk-through of the README word for word.
 	$(STEP) "README walk-through"
-	cargo build --locked -p kelda-cli
+	@$(BINARY)
 	examples/orders/walkthrough.sh target/debug/kelda
 
 fuzz: tools ## Fuzzes every decoder for FUZZ_SECONDS each, where a nightly toolchain is installed.
