@@ -130,11 +130,16 @@ impl Broker {
             runtime: Handle::current(),
         };
         let (directory, follower) = follower::follow(opener, catalog.watch(), &storage).await;
+        let retention = retention::run(
+            directory.clone(),
+            catalog.clone(),
+            config.retention_interval,
+        );
         let broker = Self {
             shared: Arc::new(Shared {
                 groups,
                 catalog,
-                directory: directory.clone(),
+                directory,
                 disk: disk::Disk::new(storage),
                 metrics,
                 in_flight: Arc::new(Semaphore::new(config.in_flight_bytes_max)),
@@ -143,8 +148,7 @@ impl Broker {
             }),
         };
         gauges::register(&broker);
-        let retention = tokio::spawn(retention::run(directory, config.retention_interval));
-        (broker, Tasks(vec![follower, retention]))
+        (broker, Tasks(vec![follower, tokio::spawn(retention)]))
     }
 
     /// Whether this node can serve: it knows a leader of the catalog and is not stopping.

@@ -9,19 +9,27 @@ use super::{
     partition::Partition,
 };
 use crate::{
+    consensus::CatalogGroup,
     machine::topic_config::Effective,
     storage::{self, Search},
     telemetry::clock,
     types::Offset,
 };
 
-/// Looks for old records every `interval`.
-pub(super) async fn run(directory: watch::Receiver<Arc<Directory>>, interval: Duration) {
+/// Looks for old records, and for a catalog whose log has grown, every `interval`.
+pub(super) async fn run(
+    directory: watch::Receiver<Arc<Directory>>,
+    catalog: CatalogGroup,
+    interval: Duration,
+) {
     loop {
         tokio::time::sleep(interval).await;
         let directory = directory.borrow().clone();
         for topic in directory.topics() {
             check_topic(topic).await;
+        }
+        if let Err(error) = catalog.compact().await {
+            tracing::warn!(%error, "the catalog's old log is not deleted yet");
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use openraft::{
     Config, ServerState, SnapshotPolicy,
     async_runtime::WatchReceiver,
@@ -12,15 +11,15 @@ use openraft::{
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    CatalogView, Command, Member, PartitionView, Raft, Reply, TypeConfig,
+    Command, Member, PartitionView, Raft, Reply, TypeConfig,
     encode::{self, AppliedState},
     log_store::LogStore,
-    machines::{CatalogMachine, Machine, PartitionMachine, RetentionPoint, decode_catalog},
+    machines::{Machine, PartitionMachine, RetentionPoint},
     network::Peers,
     state_machine::StateMachine,
 };
 use crate::{
-    machine::{catalog::Catalog, partition::Partition},
+    machine::partition::Partition,
     storage::{self, GroupState, GroupStore},
     types::{GroupId, LogIndex, NodeId},
 };
@@ -129,7 +128,7 @@ impl Group {
         }
     }
 
-    async fn start(
+    pub(super) async fn start(
         node: NodeId,
         store: GroupStore,
         state: &GroupState,
@@ -295,7 +294,7 @@ async fn check_log(store: &GroupStore, state: &GroupState) -> Result<(), storage
     Ok(())
 }
 
-fn applied_state(state: &GroupState) -> Result<AppliedState, encode::Invalid> {
+pub(super) fn applied_state(state: &GroupState) -> Result<AppliedState, encode::Invalid> {
     Ok(state
         .applied
         .as_ref()
@@ -342,52 +341,4 @@ fn retention_point(state: &GroupState) -> Result<RetentionPoint, encode::Invalid
         membership: meta.last_membership,
         partition: Partition::from_snapshot(machine).map_err(|_| invalid())?,
     })
-}
-
-/// The catalog's group.
-#[derive(Clone)]
-pub struct CatalogGroup {
-    group: Group,
-    view: watch::Receiver<CatalogView>,
-}
-
-impl CatalogGroup {
-    pub(super) async fn open(node: NodeId, store: GroupStore) -> Result<Self, OpenError> {
-        let state = store.load().await?;
-        // What was saved last: the applied state, or the snapshot of a purge behind it.
-        let mut applied = applied_state(&state)?;
-        let mut stored: Option<Bytes> = state.applied.as_ref().map(|_| applied.machine.clone());
-        if let Some(snapshot) = &state.snapshot {
-            let (meta, machine) = encode::decode_snapshot(snapshot)?;
-            if meta.last_log_id > applied.applied {
-                applied.applied = meta.last_log_id;
-                applied.membership = meta.last_membership;
-                stored = Some(machine);
-            }
-        }
-        let catalog = stored
-            .as_ref()
-            .map(decode_catalog)
-            .transpose()?
-            .unwrap_or_else(Catalog::default);
-        let machine = CatalogMachine::new(catalog);
-        let view = machine.watch();
-        let group = Group::start(node, store, &state, Machine::Catalog(machine), &applied).await?;
-        Ok(Self { group, view })
-    }
-
-    /// The group.
-    pub fn group(&self) -> &Group {
-        &self.group
-    }
-
-    /// The catalog, now.
-    pub fn view(&self) -> CatalogView {
-        self.view.borrow().clone()
-    }
-
-    /// The catalog, as it changes.
-    pub fn watch(&self) -> watch::Receiver<CatalogView> {
-        self.view.clone()
-    }
 }

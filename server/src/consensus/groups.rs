@@ -1,6 +1,6 @@
 //! Opening and deleting the groups of this node.
 
-use super::group::{CatalogGroup, OpenError, PartitionGroup};
+use super::{CatalogGroup, OpenError, PartitionGroup};
 use crate::{
     storage::{self, Storage},
     types::{CATALOG_GROUP, GroupId, NodeId},

@@ -4,6 +4,7 @@
 //! `state_machine.rs` put openraft's traits on the storage room; `encode.rs` has the stored form of its types.
 //! The Raft log is the partition log: a record is stored once, in the entry that carries it.
 
+mod catalog;
 mod encode;
 mod group;
 mod groups;
@@ -21,12 +22,13 @@ use bytes::Bytes;
 use kelda_proto::internal::v1::{CatalogCommand, PartitionCommand};
 use prost::Message;
 
-pub use group::{CatalogGroup, Group, OpenError, PartitionGroup, Proposal, ProposeError};
+pub use catalog::CatalogGroup;
+pub use group::{Group, OpenError, PartitionGroup, Proposal, ProposeError};
 pub use groups::Groups;
 pub use machines::{CatalogView, PartitionView};
 
 use crate::{
-    machine::{catalog, partition},
+    machine::{catalog as catalog_machine, partition},
     storage::Part,
     types::NodeId,
 };
@@ -97,7 +99,7 @@ pub enum Reply {
     /// One outcome for each batch.
     Partition(Vec<partition::Outcome>),
     /// The change of the catalog.
-    Catalog(Result<catalog::Change, catalog::Rejection>),
+    Catalog(Result<catalog_machine::Change, catalog_machine::Rejection>),
     /// The command could not be decoded: it changed nothing, here and on every replica.
     Malformed,
 }

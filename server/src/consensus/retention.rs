@@ -112,14 +112,14 @@ fn replay_entry(point: &mut RetentionPoint, head: &EntryHead) -> Result<(), Inva
 }
 
 impl Group {
-    fn purged(&self) -> Option<LogIndex> {
+    pub(super) fn purged(&self) -> Option<LogIndex> {
         let data = self.raft.data_metrics();
         let purged = data.borrow_watched().purged;
         purged.map(|id| LogIndex(id.index))
     }
 
     /// Purges the log up to and with an entry that the next snapshot stands for.
-    async fn purge(&self, upto: LogId) -> Result<(), io::Error> {
+    pub(super) async fn purge(&self, upto: LogId) -> Result<(), io::Error> {
         self.raft
             .trigger()
             .snapshot()
