@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
 pub(crate) mod appender;
+pub(crate) mod checker;
 pub(crate) mod orders;
 pub(crate) mod pages;
 pub(crate) mod panics;
