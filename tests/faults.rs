@@ -6,6 +6,7 @@ mod faults {
     mod directory;
     mod disk;
     mod overload;
+    mod receiving;
     mod transport;
 }
 

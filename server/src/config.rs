@@ -50,6 +50,10 @@ pub struct Config {
     pub cache_bytes: usize,
     /// Memory for produced records that are not committed yet; further produces wait.
     pub in_flight_bytes: usize,
+    /// Memory for requests on their way in; what is more is refused.
+    pub receive_bytes: usize,
+    /// Memory for requests on their way in on one connection; what is more is refused.
+    pub connection_receive_bytes: usize,
     /// How often old records are looked for, in milliseconds.
     pub retention_interval_ms: u64,
     /// Connections at most.
@@ -78,6 +82,7 @@ const MIB: usize = 1 << 20;
 impl Default for Config {
     fn default() -> Self {
         let shed = middleware::ShedConfig::default();
+        let receive = middleware::ReceiveConfig::default();
         let broker = broker::Config::default();
         Self {
             node_id: "node1".to_owned(),
@@ -94,6 +99,8 @@ impl Default for Config {
             tail_bytes: 32 * MIB,
             cache_bytes: 32 * MIB,
             in_flight_bytes: broker.in_flight_bytes_max,
+            receive_bytes: receive.node_bytes_max,
+            connection_receive_bytes: receive.connection_bytes_max,
             retention_interval_ms: 30_000,
             connections_max: 10_000,
             calls_max: shed.calls_max,
@@ -161,6 +168,14 @@ impl Config {
             "--in-flight-bytes must be below 4 GiB",
         );
         require(
+            self.receive_bytes >= 16 * MIB,
+            "--receive-bytes must be at least 16 MiB, one request",
+        );
+        require(
+            self.connection_receive_bytes >= 16 * MIB,
+            "--connection-receive-bytes must be at least 16 MiB, one request",
+        );
+        require(
             self.cache_bytes >= MIB,
             "--cache-bytes must be at least 1 MiB",
         );
@@ -204,6 +219,13 @@ impl Config {
         }
     }
 
+    pub(crate) fn receive(&self) -> middleware::ReceiveConfig {
+        middleware::ReceiveConfig {
+            node_bytes_max: self.receive_bytes,
+            connection_bytes_max: self.connection_receive_bytes,
+        }
+    }
+
     /// Threads that serve connections.
     pub fn worker_count(&self) -> usize {
         match self.workers {
@@ -213,7 +235,7 @@ impl Config {
     }
 }
 
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 21] = [
     "node_id",
     "address",
     "port",
@@ -228,6 +250,8 @@ const FIELDS: [&str; 19] = [
     "tail_bytes",
     "cache_bytes",
     "in_flight_bytes",
+    "receive_bytes",
+    "connection_receive_bytes",
     "retention_interval_ms",
     "connections_max",
     "calls_max",

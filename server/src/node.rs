@@ -172,6 +172,7 @@ impl Start {
             connections_max: config.connections_max,
             stack: ClientConfig {
                 shed: config.shed(),
+                receive: config.receive(),
                 deadline: middleware::DeadlineConfig::default(),
             },
         };

@@ -21,14 +21,14 @@ use crate::support::{
     refusals::assert_refusal,
 };
 
-async fn assert_healthy(channel: &Channel) {
+pub(super) async fn assert_healthy(channel: &Channel) {
     let mut health = HealthClient::new(channel.clone());
     let answer = health.check(HealthCheckRequest::default()).await;
     let status = answer.expect("health answers").into_inner().status();
     assert_eq!(status, ServingStatus::Serving);
 }
 
-fn assert_overloaded(status: &Status, limit: &str) {
+pub(super) fn assert_overloaded(status: &Status, limit: &str) {
     assert_refusal(
         status,
         Code::ResourceExhausted,

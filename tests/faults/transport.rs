@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use h2::client::SendRequest;
+use h2::{
+    SendStream,
+    client::{ResponseFuture, SendRequest},
+};
 use http::{HeaderMap, Request};
 use kelda_proto::v1::{self, ErrorReason};
 use prost::{Message as _, bytes::Bytes};
@@ -21,10 +24,11 @@ use crate::support::{
 
 const FETCH: &str = "/kelda.v1.ConsumeService/Fetch";
 const CONSUME: &str = "/kelda.v1.ConsumeService/Consume";
-const PRODUCE: &str = "/kelda.v1.ProduceService/Produce";
+pub(super) const PRODUCE: &str = "/kelda.v1.ProduceService/Produce";
+pub(super) const PRODUCE_STREAM: &str = "/kelda.v1.ProduceService/ProduceStream";
 
 /// An HTTP/2 connection that knows nothing of gRPC.
-async fn plain_connection(node: &TestNode) -> SendRequest<Bytes> {
+pub(super) async fn plain_connection(node: &TestNode) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(node.node.address()).await;
     let (sender, connection) = h2::client::handshake(stream.expect("connected"))
         .await
@@ -36,13 +40,14 @@ async fn plain_connection(node: &TestNode) -> SendRequest<Bytes> {
     sender
 }
 
-/// Sends a body of any bytes and answers the status that the call ends with.
-async fn call(
+/// Sends a body of any bytes, or how it begins.
+pub(super) async fn begin(
     connection: &SendRequest<Bytes>,
     path: &str,
     headers: &[(&str, &str)],
-    body: Vec<u8>,
-) -> Status {
+    body: Bytes,
+    whole: bool,
+) -> (ResponseFuture, SendStream<Bytes>) {
     let mut sender = connection.clone().ready().await.expect("it is open");
     let mut request = Request::builder()
         .method("POST")
@@ -54,22 +59,36 @@ async fn call(
     }
     let request = request.body(()).expect("a request");
     let (response, mut stream) = sender.send_request(request, false).expect("sent");
-    stream.send_data(body.into(), true).expect("sent");
-    let answer = async {
-        let response = response.await.expect("a response");
-        let status = |headers: &HeaderMap| Status::from_header_map(headers);
-        if let Some(status) = status(response.headers()) {
-            return status;
-        }
-        let mut body = response.into_body();
-        while let Some(data) = body.data().await {
-            let data = data.expect("data");
-            let _ = body.flow_control().release_capacity(data.len());
-        }
-        let trailers = body.trailers().await.expect("trailers");
-        status(&trailers.expect("trailers")).expect("a status")
-    };
-    timeout(PATIENCE, answer).await.expect("an answer")
+    stream.send_data(body, whole).expect("sent");
+    (response, stream)
+}
+
+/// The status that a call ends with.
+pub(super) async fn status(response: ResponseFuture) -> Status {
+    let response = response.await.expect("a response");
+    let status = |headers: &HeaderMap| Status::from_header_map(headers);
+    if let Some(status) = status(response.headers()) {
+        return status;
+    }
+    let mut body = response.into_body();
+    while let Some(data) = body.data().await {
+        let data = data.expect("data");
+        let _ = body.flow_control().release_capacity(data.len());
+    }
+    let trailers = body.trailers().await.expect("trailers");
+    status(&trailers.expect("trailers")).expect("a status")
+}
+
+/// Sends a body of any bytes and answers the status that the call ends with.
+async fn call(
+    connection: &SendRequest<Bytes>,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> Status {
+    let (response, _stream) = begin(connection, path, headers, body.into(), true).await;
+    let answer = timeout(PATIENCE, status(response)).await;
+    answer.expect("an answer")
 }
 
 /// A gRPC message around an encoded one.

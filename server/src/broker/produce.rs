@@ -40,11 +40,6 @@ struct PendingShare {
 }
 
 impl Broker {
-    /// Appends records and waits as long as `acks` says.
-    pub async fn produce(&self, call: Produce) -> Result<Produced, Error> {
-        self.begin_produce(call).await?.wait().await
-    }
-
     /// Checks and queues a produce. When this returns, its records are behind those of every earlier produce to the
     /// same partition whose `begin_produce` had returned.
     pub async fn begin_produce(&self, call: Produce) -> Result<PendingProduce, Error> {

@@ -89,15 +89,19 @@ impl ShedLayer {
             Ok(permit) => Ok(Some(permit)),
             Err(_) => {
                 self.metrics.rpc().shed(kind);
-                let message = format!("the node has {limit} {what} in flight: wait and try again");
-                let reply = Reply::new(ErrorReason::Overloaded, message)
-                    .with("limit", &limit)
-                    .with_quota(what)
-                    .with_retry_after(RETRY_AFTER);
-                Err(Box::new(reply))
+                Err(Box::new(overloaded("node", limit, what)))
             }
         }
     }
+}
+
+/// What a client is told for which there is no place.
+pub(super) fn overloaded(whose: &str, limit: usize, what: &'static str) -> Reply {
+    let message = format!("the {whose} has {limit} {what} in flight: wait and try again");
+    Reply::new(ErrorReason::Overloaded, message)
+        .with("limit", &limit)
+        .with_quota(what)
+        .with_retry_after(RETRY_AFTER)
 }
 
 impl<S> Layer<S> for ShedLayer {

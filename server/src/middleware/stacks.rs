@@ -8,10 +8,11 @@ use tower::{Layer as _, ServiceBuilder};
 use tower_http::cors::{self, Cors, CorsLayer};
 
 use super::{
-    DeadlineConfig, Methods, ShedConfig,
+    DeadlineConfig, Methods, ReceiveConfig, ShedConfig,
     deadline::{DeadlineLayer, EnforceDeadline},
     decode_errors::{DecodeErrors, DecodeErrorsLayer},
     observe::{Observe, ObserveLayer},
+    receive::{LimitReceived, ReceiveLayer},
     shed::{ShedLayer, ShedLoad},
 };
 use crate::telemetry::Metrics;
@@ -30,10 +31,12 @@ pub struct ClientConfig {
     pub deadline: DeadlineConfig,
     /// Overload limits.
     pub shed: ShedConfig,
+    /// Limits on what is on its way in.
+    pub receive: ReceiveConfig,
 }
 
 /// A service in the client stack.
-pub type Client<S> = Observe<EnforceDeadline<ShedLoad<DecodeErrors<S>>>>;
+pub type Client<S> = Observe<EnforceDeadline<ShedLoad<LimitReceived<DecodeErrors<S>>>>>;
 
 /// The stack around what clients call. Clones share their limits.
 #[derive(Clone, Debug)]
@@ -41,6 +44,7 @@ pub struct ClientStack {
     observe: ObserveLayer,
     deadline: DeadlineLayer,
     shed: ShedLayer,
+    receive: ReceiveLayer,
 }
 
 impl ClientStack {
@@ -57,7 +61,8 @@ impl ClientStack {
                 methods: Arc::clone(&methods),
                 config: config.deadline,
             },
-            shed: ShedLayer::new(methods, metrics, config.shed),
+            shed: ShedLayer::new(Arc::clone(&methods), Arc::clone(&metrics), config.shed),
+            receive: ReceiveLayer::new(methods, metrics, config.receive),
         }
     }
 
@@ -70,6 +75,8 @@ impl ClientStack {
             .layer(&self.deadline)
             // Before any work, and before the request is read.
             .layer(&self.shed)
+            // Behind the permits, which bound what it leaves uncounted.
+            .layer(&self.receive)
             // Right around the services: it translates what tonic says in their place.
             .layer(DecodeErrorsLayer)
             .service(service)

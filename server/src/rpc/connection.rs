@@ -15,6 +15,8 @@ use tokio::{
 };
 use tonic::transport::server::Connected;
 
+use crate::middleware::ConnectionBytes;
+
 /// Bytes by which a client has shown that it speaks HTTP: the preface of HTTP/2.
 const GREETING_BYTES: usize = 24;
 /// How long it may take to send them. The timeouts of HTTP begin only behind them.
@@ -24,6 +26,7 @@ const GREETING_WAIT: Duration = Duration::from_secs(10);
 pub(super) struct Connection {
     stream: TcpStream,
     greeting: Option<Greeting>,
+    bytes: ConnectionBytes,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -41,15 +44,19 @@ impl Connection {
                 bytes_read: 0,
                 patience: Box::pin(sleep(GREETING_WAIT)),
             }),
+            bytes: ConnectionBytes::default(),
             _permit: permit,
         }
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    /// Each request gets it among its extensions.
+    type ConnectInfo = ConnectionBytes;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> ConnectionBytes {
+        self.bytes.clone()
+    }
 }
 
 impl AsyncRead for Connection {

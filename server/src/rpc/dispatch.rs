@@ -16,14 +16,17 @@ use tonic_web::GrpcWebService;
 use tower::Service;
 use tower_http::cors::Cors;
 
-use crate::middleware::stacks::{Client, ClientStack, grpc_web};
+use crate::middleware::{
+    ReceiveBody,
+    stacks::{Client, ClientStack, grpc_web},
+};
 
 type Web<S> = Cors<GrpcWebService<Client<S>>>;
 type FutureOf<S> = <S as Service<Request<Body>>>::Future;
 
 /// A gRPC service as it is given to the dispatcher.
 pub(super) trait Grpc:
-    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+    Service<Request<ReceiveBody<Body>>, Response = Response<Body>, Error = Infallible, Future: Send>
     + Clone
     + Send
     + Sync
@@ -32,8 +35,12 @@ pub(super) trait Grpc:
 }
 
 impl<S> Grpc for S where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
+    S: Service<
+            Request<ReceiveBody<Body>>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future: Send,
+        > + Clone
         + Send
         + Sync
         + 'static

@@ -1,5 +1,7 @@
 //! `kelda.v1.ProduceService`.
 
+use std::sync::Arc;
+
 use futures::stream::BoxStream;
 use kelda_proto::v1::{
     ProduceRequest, ProduceResponse, ProduceStreamRequest, ProduceStreamResponse,
@@ -9,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{convert, produce_stream, status::status};
-use crate::broker::Broker;
+use crate::{broker::Broker, middleware::Received};
 
 /// Appends records.
 pub(super) struct Produce {
@@ -21,10 +23,14 @@ pub(super) struct Produce {
 impl ProduceService for Produce {
     async fn produce(
         &self,
-        request: Request<ProduceRequest>,
+        mut request: Request<ProduceRequest>,
     ) -> Result<Response<ProduceResponse>, Status> {
+        let received = request.extensions_mut().remove::<Arc<Received>>();
         let call = convert::produce(request.into_inner()).map_err(|error| status(&error))?;
-        let produced = self.broker.produce(call).await;
+        let pending = self.broker.begin_produce(call).await;
+        // From here on the broker's own limit bounds the records.
+        drop(received);
+        let produced = pending.map_err(|error| status(&error))?.wait().await;
         let produced = produced.map_err(|error| status(&error))?;
         Ok(Response::new(convert::produced(produced)))
     }

@@ -7,8 +7,10 @@ use tonic::body::Body;
 use tonic_reflection::server::{Builder, Error};
 use tower::util::BoxCloneSyncService;
 
+use crate::middleware::ReceiveBody;
+
 /// A gRPC service whose type nobody needs to name.
-pub(super) type Boxed = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+pub(super) type Boxed = BoxCloneSyncService<Request<ReceiveBody<Body>>, Response<Body>, Infallible>;
 
 /// Descriptors of everything that a node serves and stores, and of the details of its errors, which a tool can then
 /// show in words.

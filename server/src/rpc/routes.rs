@@ -35,7 +35,7 @@ use super::{
     status::unimplemented,
     topics::Topics,
 };
-use crate::broker::Broker;
+use crate::{broker::Broker, middleware::ReceiveBody};
 
 /// Names of reflection's services.
 const REFLECTION_V1: &str = "grpc.reflection.v1.ServerReflection";
@@ -95,7 +95,7 @@ impl Routes {
     }
 }
 
-impl Service<Request<Body>> for Routes {
+impl Service<Request<ReceiveBody<Body>>> for Routes {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
@@ -105,7 +105,7 @@ impl Service<Request<Body>> for Routes {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<ReceiveBody<Body>>) -> Self::Future {
         let services = &self.services;
         match service_name(request.uri().path()) {
             produce_service_server::SERVICE_NAME => services.produce.clone().call(request),

@@ -33,16 +33,19 @@ pub enum Shed {
     Stream,
     /// A connection.
     Connection,
+    /// A request that was on its way in.
+    Request,
 }
 
 impl Shed {
-    const ALL: [Self; 3] = [Self::Call, Self::Stream, Self::Connection];
+    const ALL: [Self; 4] = [Self::Call, Self::Stream, Self::Connection, Self::Request];
 
     fn label(self) -> KeyValue {
         let kind = match self {
             Self::Call => "call",
             Self::Stream => "stream",
             Self::Connection => "connection",
+            Self::Request => "request",
         };
         KeyValue::new("kind", kind)
     }
@@ -59,7 +62,7 @@ impl RpcMetrics {
             .build();
         let shed = meter
             .u64_counter("kelda_shed")
-            .with_description("Calls, streams and connections turned away by overload limits.")
+            .with_description("Calls, streams, connections and half-received requests turned away by overload limits.")
             .build();
         for kind in Shed::ALL {
             // A series that starts at its first event hides that event from rate().

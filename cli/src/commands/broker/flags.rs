@@ -90,6 +90,14 @@ struct Limits {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     #[serde(skip_serializing_if = "Option::is_none")]
     in_flight_bytes: Option<u64>,
+    /// Memory for requests on their way in; what is more is refused [default: 256MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receive_bytes: Option<u64>,
+    /// Memory for requests on their way in on one connection; what is more is refused [default: 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection_receive_bytes: Option<u64>,
     /// How often old records are looked for [default: 30s]
     #[arg(long = "retention-interval", value_name = "DURATION", value_parser = milliseconds)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,7 +172,7 @@ mod tests {
             .collect()
     }
 
-    const ALL: [&str; 36] = [
+    const ALL: [&str; 40] = [
         "kelda",
         "--node-id",
         "n2",
@@ -192,6 +200,10 @@ mod tests {
         "3MiB",
         "--in-flight-bytes",
         "64MiB",
+        "--receive-bytes",
+        "128MiB",
+        "--connection-receive-bytes",
+        "32MiB",
         "--retention-interval",
         "5s",
         "--connections-max",
