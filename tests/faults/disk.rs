@@ -20,6 +20,7 @@ use crate::support::{
     panics,
     process::{self, Start},
     record,
+    wait::eventually,
 };
 
 const MIB: u64 = 1 << 20;
@@ -182,7 +183,7 @@ async fn assert_filled(node: &TestNode, from: i64, acknowledged: usize) {
 }
 
 #[tokio::test]
-async fn a_disk_that_fills_up_is_never_full() {
+async fn a_disk_that_fills_up_is_never_full_and_has_room_again_once_records_are_deleted() {
     let Some(disk) = SmallDisk::mount(64 * MIB) else {
         return;
     };
@@ -198,6 +199,27 @@ async fn a_disk_that_fills_up_is_never_full() {
     assert!(free > 4 * MIB, "only {free} bytes were left");
     assert!(acknowledged > 50, "only {acknowledged}");
     assert_filled(&node, 0, acknowledged).await;
+    let trim = v1::DeleteRecordsRequest {
+        topic: TOPIC.to_owned(),
+        partitions: vec![v1::PartitionTrim {
+            partition: 0,
+            before_offset: -1,
+        }],
+    };
+    node.topics().delete_records(trim).await.expect("deleted");
+    let again = eventually("there is room again", async || {
+        let answer = node.produce().produce(orders::good()).await;
+        match answer {
+            Ok(answer) => Some(answer.into_inner()),
+            Err(status) => {
+                assert_disk_full(&status);
+                None
+            }
+        }
+    })
+    .await;
+    assert_eq!(again.partitions[0].base_offset, acknowledged as i64);
+    assert_eq!(node.values(TOPIC, 0, acknowledged as i64).await, ["bad"]);
     node.node.shutdown().await;
     panics::assert_none();
 }

@@ -1,4 +1,4 @@
-//! The free-space floor: below it no records are taken, because a full disk would end the process.
+//! The free-space floor: with less room no records are taken, because a full disk would end the process.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -39,19 +39,15 @@ impl Disk {
         Ok(status)
     }
 
-    /// Refuses when free space is below the floor.
+    /// Refuses when there is no room for records.
     pub(super) fn check_writable(&self) -> Result<(), Error> {
-        let Status {
-            free_bytes,
-            floor_bytes,
-            ..
-        } = self.status()?;
-        if free_bytes < floor_bytes {
-            return Err(Error::DiskFull {
-                free_bytes,
-                floor_bytes,
-            });
+        let status = self.status()?;
+        if status.writable() {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::DiskFull {
+            free_bytes: status.free_bytes,
+            floor_bytes: status.floor_bytes,
+        })
     }
 }

@@ -42,4 +42,19 @@ pub(super) fn register(broker: &Broker) {
         "Bytes free on the disk of the data files.",
         |broker| Some(broker.shared.disk.status().ok()?.free_bytes.cast_signed()),
     );
+    register(
+        "kelda_storage_reusable_bytes",
+        "Bytes of the data files that deleted records left and new ones take.",
+        |broker| {
+            Some(
+                broker
+                    .shared
+                    .disk
+                    .status()
+                    .ok()?
+                    .reusable_bytes
+                    .cast_signed(),
+            )
+        },
+    );
 }

@@ -97,6 +97,7 @@ fn status_json(status: &v1::GetStatusResponse) -> Value {
         "storage": {
             "used_bytes": storage.used_bytes,
             "free_bytes": storage.free_bytes,
+            "reusable_bytes": storage.reusable_bytes,
             "floor_bytes": storage.floor_bytes,
             "writable": storage.writable,
         },

@@ -103,6 +103,8 @@ impl Pending {
 
 /// Key of the format version in [`Table::Format`].
 pub(super) const FORMAT_KEY: &[u8] = b"version";
+/// Key of the most bytes that the rows occupy in [`Table::Format`], a big-endian u64.
+pub(super) const OCCUPIED_KEY: &[u8] = b"occupied";
 
 /// Bytes of a key of [`Table::Chunks`], the longest of fixed length.
 pub(super) const CHUNK_KEY_BYTES: usize = 18;

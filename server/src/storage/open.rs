@@ -10,7 +10,7 @@ use redb::{Builder, Database, DatabaseError, StorageError};
 
 use super::backend::redb::{Redb, guarded};
 use super::backend::{self, Backend};
-use super::keys::{FORMAT_KEY, Table};
+use super::keys::{FORMAT_KEY, OCCUPIED_KEY, Table};
 use super::marker::{MARKER_FILE, MARKER_TEMPORARY, read_marker};
 use super::types::{Config, Status};
 use super::{Error, FORMAT_VERSION, OpenError};
@@ -101,13 +101,14 @@ pub(super) fn corrupt(path: &Path, error: &Error) -> OpenError {
     }
 }
 
-/// Room on the disk of the data directory.
-pub(super) fn status(config: &Config) -> io::Result<Status> {
+/// Room on the disk of the data directory, where the rows occupy at most so many bytes.
+pub(super) fn status(config: &Config, occupied_bytes: u64) -> io::Result<Status> {
     let floor_bytes = config.free_floor_bytes;
     let Some(dir) = &config.data_dir else {
         return Ok(Status {
             used_bytes: 0,
             free_bytes: u64::MAX,
+            reusable_bytes: 0,
             floor_bytes,
         });
     };
@@ -121,8 +122,11 @@ pub(super) fn status(config: &Config) -> io::Result<Status> {
             Err(error) => return Err(error),
         }
     }
+    let used_bytes = blocks * STAT_BLOCK_BYTES;
     Ok(Status {
-        used_bytes: blocks * STAT_BLOCK_BYTES,
+        used_bytes,
+        // What was allocated counts, not how long the file is: redb leaves holes at its end.
+        reusable_bytes: used_bytes.saturating_sub(occupied_bytes),
         free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
         floor_bytes,
     })
@@ -259,12 +263,14 @@ fn prepare(path: &Path, backend: &Redb) -> Result<(), OpenError> {
             path: path.to_owned(),
         });
     }
-    let mut found = None;
+    let (mut found, mut occupied) = (None, None);
     let read = backend.read(&mut |view| {
         found = backend::get(view, Table::Format, FORMAT_KEY)?;
+        occupied = backend::get(view, Table::Format, OCCUPIED_KEY)?;
         Ok(())
     });
     read.map_err(failed)?;
+    backend.resume_account(occupied);
     let version = found.and_then(|value| value.try_into().ok());
     match version.map(u32::from_be_bytes) {
         Some(FORMAT_VERSION) => Ok(()),

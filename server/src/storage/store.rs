@@ -269,7 +269,8 @@ impl Storage {
     pub fn status(&self) -> Result<Status, Error> {
         self.handle.check_open()?;
         let config = &self.handle.shared.config;
-        open::status(config).map_err(|error| Error::Read(Arc::new(error)))
+        let occupied = self.handle.shared.backend.occupied_bytes();
+        open::status(config, occupied).map_err(|error| Error::Read(Arc::new(error)))
     }
 
     /// Writes what waits, ends the writer thread and closes the database. Everything after gives [`Error::Closed`].

@@ -88,7 +88,7 @@ pub struct GroupState {
 pub struct Config {
     /// Directory of the data, or `None` to keep everything in memory.
     pub data_dir: Option<PathBuf>,
-    /// Free bytes on the disk below which [`Storage::status`](super::Storage::status) reports not writable.
+    /// Room below which [`Storage::status`](super::Storage::status) reports not writable, in bytes.
     pub free_floor_bytes: u64,
     /// Memory for recently appended entries, over all groups.
     pub tail_bytes: usize,
@@ -212,13 +212,17 @@ pub struct Status {
     pub used_bytes: u64,
     /// Bytes free on its disk.
     pub free_bytes: u64,
+    /// Bytes of `used_bytes` that deleted rows left and new ones take, at least.
+    pub reusable_bytes: u64,
     /// See [`Config::free_floor_bytes`].
     pub floor_bytes: u64,
 }
 
 impl Status {
-    /// Whether enough is free to take more records.
+    /// Whether there is room for more records. Half of the floor must be free on the disk itself: not every new row
+    /// fits where old ones were, and a full disk ends the process.
     pub fn writable(&self) -> bool {
-        self.free_bytes >= self.floor_bytes
+        self.free_bytes >= self.floor_bytes / 2
+            && self.free_bytes.saturating_add(self.reusable_bytes) >= self.floor_bytes
     }
 }

@@ -77,6 +77,7 @@ async fn metrics_count_what_clients_do() {
         "process_resident_memory_bytes",
         "kelda_storage_used_bytes",
         "kelda_storage_free_bytes",
+        "kelda_storage_reusable_bytes",
     ] {
         assert!(body.contains(&format!("\n{name} ")), "{name}: {body}");
     }

@@ -17,9 +17,9 @@ use crate::{
 /// Show the state of the node that answers, and of the cluster as it sees it
 ///
 /// JSON: cluster_id, ready, node {id, name, address, version}, start_time, catalog_leader (0: none), node_count,
-/// topic_count, partition_count, leaderless_partition_count, storage {used_bytes, free_bytes, floor_bytes, writable},
-/// limits {record_bytes_max, batch_bytes_max, request_bytes_max, batch_records_max, record_headers_max,
-/// decompressed_bytes_max}.
+/// topic_count, partition_count, leaderless_partition_count, storage {used_bytes, free_bytes, reusable_bytes,
+/// floor_bytes, writable}, limits {record_bytes_max, batch_bytes_max, request_bytes_max, batch_records_max,
+/// record_headers_max, decompressed_bytes_max}.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     #[command(flatten)]
@@ -46,6 +46,7 @@ struct View {
 struct Storage {
     used_bytes: i64,
     free_bytes: i64,
+    reusable_bytes: i64,
     floor_bytes: i64,
     writable: bool,
 }
@@ -96,6 +97,7 @@ impl From<v1::StorageStatus> for Storage {
         Self {
             used_bytes: storage.used_bytes,
             free_bytes: storage.free_bytes,
+            reusable_bytes: storage.reusable_bytes,
             floor_bytes: storage.floor_bytes,
             writable: storage.writable,
         }
@@ -148,7 +150,14 @@ impl View {
                     self.partition_count, self.leaderless_partition_count
                 ),
             ),
-            ("disk used", size::human(storage.used_bytes)),
+            (
+                "disk used",
+                format!(
+                    "{} ({} reusable)",
+                    size::human(storage.used_bytes),
+                    size::human(storage.reusable_bytes)
+                ),
+            ),
             (
                 "disk free",
                 format!(

@@ -36,6 +36,10 @@ impl Backend for Memory {
         work(guard.as_mut().ok_or(Error::Closed)?)
     }
 
+    fn occupied_bytes(&self) -> u64 {
+        0
+    }
+
     fn close(&self) -> Result<(), Error> {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         guard.take().map(drop).ok_or(Error::Closed)

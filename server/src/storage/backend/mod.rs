@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 pub(super) mod memory;
+mod occupied;
 pub(super) mod redb;
 
 use std::ops::ControlFlow;
@@ -60,6 +61,9 @@ pub(super) trait Backend: Send + Sync {
     /// what is on disk, and no later write succeeds. Called by one thread.
     fn write(&self, work: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>)
     -> Result<(), Error>;
+
+    /// Most bytes of its file that the rows can take; the rest of the file is free for new ones. Never waits.
+    fn occupied_bytes(&self) -> u64;
 
     /// Waits for the reads under way and closes; later calls give [`Error::Closed`].
     fn close(&self) -> Result<(), Error>;

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{
@@ -12,9 +13,10 @@ use redb::{
     WriteTransaction,
 };
 
+use super::occupied::Account;
 use super::{Backend, Order, Read, Visit, Write};
 use crate::storage::Error;
-use crate::storage::keys::Table;
+use crate::storage::keys::{OCCUPIED_KEY, Table};
 
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -26,13 +28,23 @@ const fn definition(table: Table) -> Definition {
 pub(in crate::storage) struct Redb {
     /// `None` once closed.
     database: RwLock<Option<Database>>,
+    /// See [`Backend::occupied_bytes`]. A row of its own keeps it, too.
+    occupied: AtomicU64,
 }
 
 impl Redb {
     pub(in crate::storage) fn new(database: Database) -> Redb {
         Redb {
             database: RwLock::new(Some(database)),
+            occupied: AtomicU64::new(0),
         }
+    }
+
+    /// Takes up the account of an existing database from the row that kept it. Without one nothing counts as free.
+    pub(in crate::storage) fn resume_account(&self, row: Option<Vec<u8>>) {
+        let bytes = row.and_then(|row| row.try_into().ok());
+        let occupied = bytes.map_or(u64::MAX, u64::from_be_bytes);
+        self.occupied.store(occupied, Ordering::Relaxed);
     }
 
     /// Whether nothing was ever written.
@@ -54,6 +66,18 @@ impl Redb {
             let tables = transaction.list_tables().map_err(storage_error)?;
             Ok(tables.map(|table| table.name().to_owned()).collect())
         })
+    }
+}
+
+#[cfg(test)]
+impl Redb {
+    /// Bytes of the pages that redb has in use. Walks every tree.
+    pub(in crate::storage) fn allocated_bytes(&self) -> u64 {
+        let guard = self.database.read().unwrap();
+        let transaction = guard.as_ref().unwrap().begin_write().unwrap();
+        let stats = transaction.stats().unwrap();
+        transaction.abort().unwrap();
+        stats.allocated_pages() * stats.page_size() as u64
     }
 }
 
@@ -93,12 +117,23 @@ impl Backend for Redb {
                 .map_err(|error| Error::damaged(&error))?;
             // Opens in milliseconds after a crash, instead of walking the whole file.
             transaction.set_quick_repair(true);
-            work(&mut Changes::new(&transaction))?;
+            let mut changes = Changes::new(&transaction);
+            work(&mut changes)?;
+            let before = self.occupied.load(Ordering::Relaxed);
+            let occupied = changes.account.after(before);
+            changes.put(Table::Format, OCCUPIED_KEY, &[&occupied.to_be_bytes()])?;
+            drop(changes);
             transaction.commit().map_err(|error| match error {
                 CommitError::Storage(error) => storage_error(error),
                 other => Error::damaged(&other),
-            })
+            })?;
+            self.occupied.store(occupied, Ordering::Relaxed);
+            Ok(())
         })
+    }
+
+    fn occupied_bytes(&self) -> u64 {
+        self.occupied.load(Ordering::Relaxed)
     }
 
     fn close(&self) -> Result<(), Error> {
@@ -151,6 +186,7 @@ struct Changes<'t> {
     /// Where values of several pieces are joined. redb's `insert_reserve` fills the place with zeros twice before it
     /// hands it out; joining in memory that stays in the processor's cache is cheaper.
     joined: Vec<u8>,
+    account: Account,
 }
 
 /// Memory kept for the next value of several pieces.
@@ -162,6 +198,7 @@ impl<'t> Changes<'t> {
             transaction,
             tables: RefCell::default(),
             joined: Vec::new(),
+            account: Account::default(),
         }
     }
 
@@ -214,9 +251,15 @@ impl Write for Changes<'_> {
                 joined.as_slice()
             }
         };
+        let mut account = self.account;
+        account.add(key, value);
         self.with(table, |open| {
-            open.insert(key, value).map(drop).map_err(storage_error)
+            if let Some(old) = open.insert(key, value).map_err(storage_error)? {
+                account.remove(key, old.value());
+            }
+            Ok(())
         })?;
+        self.account = account;
         if joined.capacity() <= JOINED_BYTES_KEPT {
             self.joined = joined;
         }
@@ -224,19 +267,31 @@ impl Write for Changes<'_> {
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), Error> {
+        let mut account = self.account;
         self.with(table, |open| {
-            open.remove(key).map(drop).map_err(storage_error)
-        })
+            if let Some(old) = open.remove(key).map_err(storage_error)? {
+                account.remove(key, old.value());
+            }
+            Ok(())
+        })?;
+        self.account = account;
+        Ok(())
     }
 
     fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<(), Error> {
         if from >= to {
             return Ok(());
         }
+        let mut account = self.account;
         self.with(table, |open| {
-            open.retain_in(from..to, |_, _| false)
-                .map_err(storage_error)
-        })
+            let mut delete = |key: &[u8], value: &[u8]| {
+                account.remove(key, value);
+                false
+            };
+            open.retain_in(from..to, &mut delete).map_err(storage_error)
+        })?;
+        self.account = account;
+        Ok(())
     }
 }
 

@@ -5,5 +5,6 @@ mod damage;
 mod disk;
 mod files;
 mod model;
+mod occupied;
 mod suite;
 mod support;
