@@ -121,6 +121,42 @@ async fn a_fetch_waits_for_min_bytes() {
 }
 
 #[tokio::test]
+async fn a_fetch_that_many_small_appends_wake_gets_all_of_them() {
+    let node = node_with(&["first"]).await;
+    let waiting = FetchRequest {
+        max_wait_ms: LONG_MS,
+        min_bytes: 20_000,
+        ..request(0)
+    };
+    let mut waiting = Box::pin(fetch(&node, waiting));
+    let value = "x".repeat(100);
+    for round in 0..150 {
+        assert!(futures::poll!(&mut waiting).is_pending(), "round {round}");
+        node.produce_values("orders", &[&value]).await;
+    }
+    node.produce_values("orders", &["y".repeat(10_000).as_str()])
+        .await;
+    let fetched = waiting.await.expect("fetched");
+    assert_eq!(offsets(&fetched), (0..=151).collect::<Vec<_>>());
+    assert_eq!((fetched.next_offset, fetched.end_offset), (152, 152));
+}
+
+#[tokio::test]
+async fn a_fetch_does_not_wait_for_a_batch_that_does_not_fit() {
+    let large = "x".repeat(10_000);
+    let node = node_with(&[large.as_str(); 2]).await;
+    let waiting = FetchRequest {
+        max_wait_ms: LONG_MS,
+        min_bytes: 15_000,
+        max_bytes: 15_000,
+        ..request(0)
+    };
+    let fetched = fetch(&node, waiting).await.expect("fetched");
+    assert_eq!(offsets(&fetched), [0]);
+    assert_eq!((fetched.next_offset, fetched.end_offset), (1, 2));
+}
+
+#[tokio::test]
 async fn a_fetch_stops_at_max_bytes_but_returns_at_least_one_batch() {
     let large = "x".repeat(10_000);
     let node = node_with(&[large.as_str(); 6]).await;

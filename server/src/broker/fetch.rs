@@ -161,11 +161,19 @@ impl PartitionReader {
 
     /// Waits until there is a record behind `offset`, or `offset` is no longer there. Safe to cancel.
     pub async fn wait_for_end_above(&mut self, offset: Offset) -> Result<Bounds, Error> {
+        self.wait_for(|view| view.end > offset || view.log_start > offset)
+            .await
+    }
+
+    async fn wait_for(
+        &mut self,
+        wanted: impl FnMut(&PartitionView) -> bool,
+    ) -> Result<Bounds, Error> {
         let view = &mut self.view;
         let stopped = &mut self.stopped;
         // Both only watch: dropping either loses nothing.
         tokio::select! {
-            changed = view.wait_for(|view| view.end > offset || view.log_start > offset) => {
+            changed = view.wait_for(wanted) => {
                 changed.map(|view| partition::bounds(&view)).map_err(|_| Error::NotReady)
             }
             _ = stopped.wait_for(|stopped| *stopped) => {
@@ -174,31 +182,37 @@ impl PartitionReader {
         }
     }
 
+    /// Reads twice at most, however many appends there are meanwhile: the running total of bytes tells when there is
+    /// enough.
     async fn long_poll(
         &mut self,
         offset: Offset,
         call: &Fetch,
         deadline: Instant,
     ) -> Result<Fetched, Error> {
-        let mut end = offset;
-        loop {
-            let batches = self.look(offset, self.bounds().end, call.max_bytes).await?;
-            let bytes: usize = batches.iter().map(|batch| batch.records.len()).sum();
-            let enough = bytes >= call.min_bytes.clamp(1, call.max_bytes.max(1));
-            let left = deadline.saturating_duration_since(Instant::now());
-            if enough || left == Duration::ZERO {
-                let next_offset = batches.last().map_or(offset, ReadBatch::end_offset);
-                return Ok(Fetched {
-                    batches,
-                    next_offset,
-                    bounds: self.bounds(),
-                });
-            }
-            end = batches.last().map_or(end, ReadBatch::end_offset);
-            if let Ok(waited) = tokio::time::timeout(left, self.wait_for_end_above(end)).await {
+        let wanted = call.min_bytes.clamp(1, call.max_bytes.max(1));
+        let PartitionView { end, end_bytes, .. } = *self.view.borrow();
+        let mut batches = self.look(offset, end, call.max_bytes).await?;
+        let bytes: usize = batches.iter().map(|batch| batch.records.len()).sum();
+        // A read that stopped before the end was full, even if the last batch did not fit.
+        let is_all = batches.last().map_or(offset, ReadBatch::end_offset) >= end;
+        let left = deadline.saturating_duration_since(Instant::now());
+        if is_all && bytes < wanted && left > Duration::ZERO {
+            // Many may wait at a time: none of them holds what it will read again.
+            drop(batches);
+            let enough = end_bytes.saturating_add((wanted - bytes) as u64);
+            let waiting = self.wait_for(|view| view.end_bytes >= enough || view.log_start > offset);
+            if let Ok(waited) = tokio::time::timeout(left, waiting).await {
                 waited?;
             }
+            batches = self.look(offset, self.bounds().end, call.max_bytes).await?;
         }
+        let next_offset = batches.last().map_or(offset, ReadBatch::end_offset);
+        Ok(Fetched {
+            batches,
+            next_offset,
+            bounds: self.bounds(),
+        })
     }
 
     async fn offset_at_time(&self, timestamp_ms: i64) -> Result<Offset, Error> {
