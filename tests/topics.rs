@@ -426,6 +426,45 @@ async fn offsets_are_found_by_time_although_times_are_out_of_order() {
 }
 
 #[tokio::test]
+async fn times_are_found_behind_a_deleted_record_that_was_far_ahead_of_them() {
+    const FAR: i64 = 1 << 50;
+    let node = TestNode::ephemeral().await;
+    node.create_topic("orders", 1).await;
+    // Offsets 0 and 1 in one batch, whose first record hides every later time.
+    produce_at(&node, 0, &[FAR, 5]).await;
+    for batch in 1..=50 {
+        // Offsets 2 * batch and 2 * batch + 1, out of order within the batch.
+        produce_at(&node, 0, &[batch * 10, batch * 10 - 5]).await;
+    }
+    produce_at(&node, 0, &[FAR + 1]).await;
+    delete_records(&node, &[(0, 1)]).await.expect("deleted");
+    for (timestamp_ms, offset) in [
+        (0, 1),
+        (5, 1),
+        (6, 2),
+        (10, 2),
+        (11, 4),
+        (495, 100),
+        (500, 100),
+        (501, 102),
+        (FAR, 102),
+        (FAR + 1, 102),
+        (FAR + 2, 103),
+    ] {
+        let at = Position::TimestampMs(timestamp_ms);
+        let found = tuples(&list_offsets(&node, &[0], at).await);
+        assert_eq!(found, [(0, offset, 1, 103)], "{timestamp_ms}");
+    }
+    // Records of a batch that is partly deleted are no answer.
+    delete_records(&node, &[(0, 5)]).await.expect("deleted");
+    for (timestamp_ms, offset) in [(15, 5), (16, 6), (20, 6), (25, 6), (FAR, 102)] {
+        let at = Position::TimestampMs(timestamp_ms);
+        let found = tuples(&list_offsets(&node, &[0], at).await);
+        assert_eq!(found, [(0, offset, 5, 103)], "{timestamp_ms}");
+    }
+}
+
+#[tokio::test]
 async fn deleted_records_are_gone_for_good_and_offsets_go_on() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut node = TestNode::start(config(Some(directory.path()))).await;

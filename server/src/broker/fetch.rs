@@ -21,14 +21,13 @@ use super::{
 };
 use crate::{
     consensus::PartitionView,
-    storage::{BatchRead, Search},
+    storage::{BatchRead, EntryHead, EntryKind, Search},
     telemetry::Metrics,
-    types::{Offset, OffsetRow},
+    types::{LogIndex, Offset, OffsetRow},
 };
 
-/// Batches that a search by time looks into beyond the one that its index names. More are needed only where the
-/// record that set the time mark was deleted.
-const SEARCH_BATCH_BYTES: usize = 1 << 20;
+/// Headers of entries that a search by time reads in one go.
+const SEARCH_HEADS: usize = 1024;
 
 /// Reads one partition. Clones are independent readers.
 #[derive(Clone)]
@@ -215,34 +214,85 @@ impl PartitionReader {
         })
     }
 
+    /// Offset of the first record at or behind a time.
+    ///
+    /// The rows know the highest timestamp up to them, so the first that is late enough names the batch, unless the
+    /// record it owes that to was deleted. From there on the headers of the entries name the next batch to look into.
     async fn offset_at_time(&self, timestamp_ms: i64) -> Result<Offset, Error> {
         let bounds = self.bounds();
-        let store = self.partition.group.store();
-        let row = store
-            .find(Search::TimestampFrom(timestamp_ms))
-            .await
-            .map_err(|error| self.partition.storage_error(&error))?;
-        let Some(row) = row else {
+        let Some(row) = self.find(Search::TimestampFrom(timestamp_ms)).await? else {
             return Ok(bounds.end);
         };
         let mut from = row.base_offset.max(bounds.log_start);
         while from < bounds.end {
-            let batches = match self.look(from, bounds.end, SEARCH_BATCH_BYTES).await {
-                // Retention has overtaken the search, which goes on with what is still there.
-                Err(Error::OffsetOutOfRange { log_start, .. }) if from < log_start => {
-                    from = log_start;
-                    continue;
+            // One batch.
+            let behind = Offset(from.0.saturating_add(1));
+            let looked = self.look(from, behind, 0).await;
+            match looked {
+                Ok(batches) => {
+                    let Some(last) = batches.last() else { break };
+                    let next = last.end_offset();
+                    if let Some(found) = self.first_in(batches, from, timestamp_ms).await? {
+                        return Ok(found);
+                    }
+                    match self.next_batch_at_time(next, timestamp_ms).await? {
+                        Some(base) => from = base,
+                        None => break,
+                    }
                 }
-                batches => batches?,
-            };
-            let Some(last) = batches.last() else { break };
-            let next = last.end_offset();
-            if let Some(found) = self.first_in(batches, from, timestamp_ms).await? {
-                return Ok(found);
+                Err(Error::OffsetOutOfRange { .. }) => {}
+                Err(error) => return Err(error),
             }
-            from = next;
+            // Retention may have overtaken the search, which then goes on with what is still there.
+            from = from.max(self.bounds().log_start);
         }
         Ok(bounds.end)
+    }
+
+    /// Where the first batch begins, from offset `from` on, whose header says that a record of it is late enough.
+    async fn next_batch_at_time(
+        &self,
+        from: Offset,
+        timestamp_ms: i64,
+    ) -> Result<Option<Offset>, Error> {
+        let Some(row) = self.find(Search::Contains(from)).await? else {
+            return Ok(None);
+        };
+        let store = self.partition.group.store();
+        let (mut index, mut first_part) = (row.index, row.part);
+        loop {
+            let heads = store
+                .read_heads(index, LogIndex(u64::MAX), SEARCH_HEADS)
+                .await
+                .map_err(|error| self.partition.storage_error(&error))?;
+            let Some(last) = heads.last() else {
+                // Behind the end of the log, or overtaken by retention: the batch that is first now will do.
+                return Ok(self
+                    .find(Search::Contains(from))
+                    .await?
+                    .and_then(|row| (row.base_offset > from).then_some(row.base_offset)));
+            };
+            let next = LogIndex(last.id.index.0.saturating_add(1));
+            for head in heads {
+                if let Some(part) = late_part(&head, first_part, timestamp_ms) {
+                    let place = Search::Place {
+                        index: head.id.index,
+                        part,
+                    };
+                    // A batch that was refused has no row: the one behind it is as good a guess as any.
+                    let found = self.find(place).await?;
+                    return Ok(found.map(|row| row.base_offset.max(from)));
+                }
+                first_part = 0;
+            }
+            index = next;
+        }
+    }
+
+    async fn find(&self, search: Search) -> Result<Option<OffsetRow>, Error> {
+        let store = self.partition.group.store();
+        let found = store.find(search).await;
+        found.map_err(|error| self.partition.storage_error(&error))
     }
 
     /// Offset of the first record that is late enough. The first batch may begin before `from`, with records that
@@ -357,6 +407,17 @@ fn decode(reads: Vec<BatchRead>) -> Option<Vec<ReadBatch>> {
     Some(batches)
 }
 
+/// The first batch of an entry, from part `first` on, that has a record at or behind a time.
+fn late_part(head: &EntryHead, first: u32, timestamp_ms: i64) -> Option<u32> {
+    if head.kind != EntryKind::Command {
+        return None;
+    }
+    let batches = batch_headers(head.header.clone())?;
+    let parts = (0..).zip(batches).skip_while(|(part, _)| *part < first);
+    let mut late = parts.filter(|(_, batch)| batch.max_timestamp_ms >= timestamp_ms);
+    late.next().map(|(part, _)| part)
+}
+
 fn batch_headers(header: Bytes) -> Option<Vec<BatchHeader>> {
     match PartitionCommand::decode(header).ok()?.command? {
         partition_command::Command::Append(append) => Some(append.batches),
@@ -367,7 +428,7 @@ fn batch_headers(header: Bytes) -> Option<Vec<BatchHeader>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{storage::Part, types::LogIndex};
+    use crate::storage::Part;
 
     fn batches(bounds: &[(u64, u32)]) -> Vec<BatchRead> {
         let read = |(base_offset, record_count): &(u64, u32)| BatchRead {

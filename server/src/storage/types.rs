@@ -133,7 +133,7 @@ impl EntryHead {
     }
 }
 
-/// What to find among a group's offset rows. Every row field named here never falls from row to row.
+/// What to find among a group's offset rows. What is named here never falls from row to row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Search {
     /// The first row whose end offset lies above this one: the row that contains it, or the first behind it.
@@ -144,6 +144,13 @@ pub enum Search {
     TimestampFrom(i64),
     /// The first row with which the bytes of the partition exceed this number.
     EndBytesAbove(u64),
+    /// The first row of this part of this entry, or behind it.
+    Place {
+        /// The entry.
+        index: LogIndex,
+        /// Its part.
+        part: u32,
+    },
 }
 
 impl Search {
@@ -154,6 +161,7 @@ impl Search {
             Search::AppendTimeFrom(time_ms) => row.append_time_ms >= time_ms,
             Search::TimestampFrom(time_ms) => row.max_timestamp_ms >= time_ms,
             Search::EndBytesAbove(bytes) => row.end_bytes > bytes,
+            Search::Place { index, part } => (row.index, row.part) >= (index, part),
         }
     }
 }

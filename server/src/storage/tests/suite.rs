@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::support::*;
 use crate::storage::{Applied, Error, GroupStore, Search, Storage};
-use crate::types::{GroupId, Offset};
+use crate::types::{GroupId, LogIndex, Offset};
 
 /// Runs a test on every backend.
 macro_rules! suite {
@@ -346,6 +346,10 @@ mod cases {
                     Search::AppendTimeFrom(999 + step as i64),
                     Search::TimestampFrom(1999 + step as i64),
                     Search::EndBytesAbove(step * 100),
+                    Search::Place {
+                        index: LogIndex(step / 2),
+                        part: step as u32 % 3,
+                    },
                 ] {
                     let expected = visible.iter().find(|row| search.matches(row));
                     let found = group.find(search).await.unwrap();
