@@ -7,6 +7,7 @@ mod checker {
     mod legal;
     mod model;
     mod mutations;
+    mod places;
     mod planted;
     mod recording;
     mod script;

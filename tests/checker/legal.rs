@@ -9,7 +9,7 @@ fn a_send_of_unknown_outcome_may_be_read_or_not() {
         .send(1, &[(1, None)], Outcome::Info)
         .send(2, &[(2, None)], Outcome::Info)
         .sent(3, 1, &[3])
-        .poll(9, &[(0, 1), (1, 3)])
+        .drain(9, &[(0, 1), (1, 3)])
         .check();
     report.assert_valid();
     let values = &report.json()["values"];
@@ -26,19 +26,20 @@ fn a_failed_send_may_be_anything_but_read() {
     let script = Script::default().send(1, &[(1, Some(0))], Outcome::Fail);
     script
         .sent(1, 0, &[2])
-        .poll(9, &[(0, 2)])
+        .drain(9, &[(0, 2)])
         .check()
         .assert_valid();
 }
 
 #[test]
-fn a_value_may_be_read_while_its_send_still_runs() {
-    let mut script = Script::default()
+fn a_send_of_unknown_outcome_may_arrive_between_two_last_readings() {
+    Script::default()
         .send(1, &[(1, None)], Outcome::Info)
-        .poll(9, &[(0, 1)]);
-    // Its acknowledgement comes behind the poll.
-    script = script.sent(2, 1, &[2]).poll(9, &[(1, 2)]);
-    script.check().assert_valid();
+        .sent(2, 0, &[2])
+        .drain(8, &[(0, 2)])
+        .drain(9, &[(0, 2), (1, 1)])
+        .check()
+        .assert_valid();
 }
 
 #[test]
@@ -52,6 +53,7 @@ fn a_client_may_go_anywhere_once_it_has_said_so() {
         .poll(9, &[(3, 4)])
         .crash(9)
         .poll(9, &[(2, 3)])
+        .drain(10, &[(0, 1), (1, 2), (2, 3), (3, 4)])
         .check()
         .assert_valid();
 }
@@ -65,7 +67,7 @@ fn a_poll_that_failed_or_found_nothing_moves_nobody() {
         .poll_that(9, &[], Outcome::Fail)
         .poll(9, &[(0, 1)])
         .poll(9, &[])
-        .poll(9, &[(1, 2)])
+        .drain(9, &[(1, 2)])
         .check()
         .assert_valid();
 }
@@ -77,7 +79,7 @@ fn clients_may_write_in_any_order_and_one_client_behind_its_crash_too() {
         .sent(2, 0, &[2])
         .crash(1)
         .sent(1, 1, &[3])
-        .poll(9, &[(0, 2), (1, 3), (2, 1)])
+        .drain(9, &[(0, 2), (1, 3), (2, 1)])
         .check()
         .assert_valid();
 }
@@ -85,7 +87,7 @@ fn clients_may_write_in_any_order_and_one_client_behind_its_crash_too() {
 #[test]
 fn the_oldest_records_may_be_gone_before_anybody_sends() {
     let script = Script::default().sent(1, 100, &[1]);
-    script.poll(9, &[(100, 1)]).check().assert_valid();
+    script.drain(9, &[(100, 1)]).check().assert_valid();
 }
 
 #[test]
@@ -99,4 +101,16 @@ fn a_history_in_which_nothing_happened_shows_nothing() {
 fn a_history_in_which_a_value_is_sent_twice_can_not_be_judged() {
     let script = Script::default().sent(1, 0, &[1]);
     script.sent(2, 1, &[1]).check().assert_valid();
+}
+
+#[test]
+#[should_panic(expected = "partitions {0} are not drained")]
+fn a_history_without_a_last_reading_shows_nothing() {
+    let script = Script::default().sent(1, 0, &[1]).poll(9, &[(0, 1)]);
+    script
+        .drain(9, &[])
+        .sent(1, 1, &[2])
+        .poll(8, &[(1, 2)])
+        .check()
+        .assert_valid();
 }

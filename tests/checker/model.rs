@@ -282,6 +282,8 @@ impl Model {
             while self.clients[0].positions[index] < self.logs[index].len() {
                 self.poll(0, partition, 5);
             }
+            let drain = self.invoke(0, Kind::Drain { partition });
+            self.complete(drain, Outcome::Ok);
         }
         self.operations
     }

@@ -8,16 +8,18 @@ use std::collections::HashSet;
 
 use proptest::{prelude::*, sample::Index};
 
-use super::model::operations;
-use crate::support::checker::{History, Kind, Operation, Outcome, Rule, Sent, Value, check};
-
-type Records = Vec<(i64, Value)>;
+use super::{
+    model::operations,
+    places::{acknowledged, all_records, behind, long, pick, polled, records, values},
+};
+use crate::support::checker::{History, Kind, Operation, Outcome, Rule, Value, check};
 
 /// Plants a fault somewhere, and says which rules it may break: one of them must be.
 type Plant = fn(&mut Vec<Operation>, &Index) -> &'static [Rule];
 
-const PLANTS: [(&str, Plant); 14] = [
+const PLANTS: [(&str, Plant); 15] = [
     ("an acknowledged value is lost", lose),
+    ("a value that was read is not there at the end", vanish),
     ("a poll leaves a record out", leave_out),
     ("a poll has records in another order", disorder),
     ("a poll has values at each other's offsets", exchange),
@@ -48,69 +50,6 @@ proptest! {
     }
 }
 
-/// One of the operations for which there is something.
-fn pick<T>(
-    operations: &[Operation],
-    index: &Index,
-    look: impl Fn(&Operation) -> Option<T>,
-) -> (usize, T) {
-    let found = operations.iter().enumerate();
-    let mut found: Vec<_> = found
-        .filter_map(|(at, one)| Some((at, look(one)?)))
-        .collect();
-    let chosen = index.index(found.len());
-    found.swap_remove(chosen)
-}
-
-fn sent(operation: &Operation) -> Option<(i32, &Vec<Sent>)> {
-    match &operation.kind {
-        Kind::Send { partition, values } => Some((*partition, values)),
-        _ => None,
-    }
-}
-
-fn acknowledged(operation: &Operation) -> Option<(i32, &Vec<Sent>)> {
-    sent(operation).filter(|_| operation.outcome == Outcome::Ok)
-}
-
-fn polled(operation: &Operation) -> Option<(i32, &Records)> {
-    match &operation.kind {
-        Kind::Poll { partition, records } => Some((*partition, records)),
-        _ => None,
-    }
-}
-
-/// A poll of at least this many records.
-fn long(length: usize) -> impl Fn(&Operation) -> Option<i32> {
-    move |operation| {
-        let (partition, records) = polled(operation)?;
-        (records.len() >= length).then_some(partition)
-    }
-}
-
-fn records(operation: &mut Operation) -> &mut Records {
-    match &mut operation.kind {
-        Kind::Poll { records, .. } => records,
-        other => panic!("no poll: {other:?}"),
-    }
-}
-
-fn values(operation: &mut Operation) -> &mut Vec<Sent> {
-    match &mut operation.kind {
-        Kind::Send { values, .. } => values,
-        other => panic!("no send: {other:?}"),
-    }
-}
-
-fn all_records(operations: &mut [Operation]) -> impl Iterator<Item = &mut Records> {
-    operations
-        .iter_mut()
-        .filter_map(|operation| match &mut operation.kind {
-            Kind::Poll { records, .. } => Some(records),
-            _ => None,
-        })
-}
-
 fn lose(operations: &mut Vec<Operation>, index: &Index) -> &'static [Rule] {
     let (_, value) = pick(operations, index, |one| {
         Some(index.get(acknowledged(one)?.1).0)
@@ -119,6 +58,18 @@ fn lose(operations: &mut Vec<Operation>, index: &Index) -> &'static [Rule] {
         records.retain(|(_, read)| *read != value);
     }
     &[Rule::LostWrite, Rule::Unseen]
+}
+
+fn vanish(operations: &mut Vec<Operation>, index: &Index) -> &'static [Rule] {
+    let last = operations.last().expect("it drains").client;
+    let (_, value) = pick(operations, index, |one| {
+        Some(index.get(acknowledged(one)?.1).0)
+    });
+    let polls = operations.iter_mut().filter(|one| one.client == last);
+    for poll in polls.filter(|one| polled(one).is_some()) {
+        records(poll).retain(|(_, read)| *read != value);
+    }
+    &[Rule::Vanished, Rule::LostWrite, Rule::Unseen]
 }
 
 fn leave_out(operations: &mut Vec<Operation>, index: &Index) -> &'static [Rule] {
@@ -184,14 +135,6 @@ fn double(operations: &mut Vec<Operation>, index: &Index) -> &'static [Rule] {
         outcome: Outcome::Ok,
     });
     &[Rule::Duplicate]
-}
-
-/// A moment behind all others.
-fn behind(operations: &[Operation]) -> u64 {
-    let moments = operations
-        .iter()
-        .flat_map(|one| [Some(one.invoked), one.completed]);
-    moments.flatten().max().expect("there are some") + 1
 }
 
 fn misplace(operations: &mut Vec<Operation>, index: &Index) -> &'static [Rule] {

@@ -78,6 +78,40 @@ fn an_acknowledged_value_without_an_offset_that_nobody_read_is_unseen() {
 }
 
 #[test]
+fn a_value_that_was_read_once_but_not_in_the_end_has_vanished() {
+    let written = Script::default().sent(1, 0, &[1, 2]);
+    let written = written.poll(8, &[(0, 1), (1, 2)]);
+    let report = written.drain(9, &[(0, 1)]).drain(8, &[]).check();
+    assert_only(&report, Rule::Vanished, &[2, 2, 2]);
+    let shown_by: Vec<_> = report.violations[0]
+        .places
+        .iter()
+        .map(|place| place.operation)
+        .collect();
+    assert_eq!(shown_by, [0, 1, 3]);
+    let postfix = Losses {
+        postfix: 1,
+        ..Losses::default()
+    };
+    assert_eq!(report.queue.lost, postfix);
+}
+
+#[test]
+fn a_value_of_unknown_outcome_that_was_read_once_but_not_in_the_end_has_vanished() {
+    let written = Script::default().send(1, &[(1, None)], Outcome::Info);
+    let report = written.poll(8, &[(0, 1)]).assign(8).drain(8, &[]).check();
+    assert_only(&report, Rule::Vanished, &[1, 1, 1]);
+}
+
+#[test]
+fn an_acknowledged_value_that_only_one_of_two_last_readings_has_has_vanished() {
+    let written = Script::default().sent(1, 0, &[1]).sent(2, 1, &[2]);
+    let written = written.drain(8, &[(0, 1)]);
+    let report = written.drain(9, &[(0, 1), (1, 2)]).check();
+    assert_only(&report, Rule::Vanished, &[2, 2, 2]);
+}
+
+#[test]
 fn a_value_at_two_offsets_is_a_duplicate() {
     let written = Script::default().sent(1, 0, &[1]).sent(2, 1, &[2]);
     let report = written.poll(9, &[(0, 1), (1, 2), (2, 1)]).check();

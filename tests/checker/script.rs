@@ -69,6 +69,15 @@ impl Script {
         self.operation(client, Kind::Assign { partition: 0 }, Outcome::Ok)
     }
 
+    pub(super) fn drained(self, client: u32) -> Self {
+        self.operation(client, Kind::Drain { partition: 0 }, Outcome::Ok)
+    }
+
+    /// One that reads everything, after the others.
+    pub(super) fn drain(self, client: u32, records: &[(i64, u32)]) -> Self {
+        self.poll(client, records).drained(client)
+    }
+
     pub(super) fn crash(self, client: u32) -> Self {
         self.operation(client, Kind::Crash, Outcome::Ok)
     }

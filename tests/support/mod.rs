@@ -3,6 +3,7 @@
 
 pub(crate) mod appender;
 pub(crate) mod checker;
+pub(crate) mod cluster;
 pub(crate) mod orders;
 pub(crate) mod pages;
 pub(crate) mod panics;

@@ -1,6 +1,6 @@
 //! What follows from a history before any rule is applied.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
     history::{History, Kind, Operation, Outcome, Value},
@@ -19,11 +19,21 @@ pub(super) struct Writer {
     pub(super) committed: bool,
 }
 
+/// A reading of a whole partition, after the last fault.
+pub(super) struct Drain {
+    pub(super) operation: usize,
+    pub(super) partition: i32,
+    /// When its first poll was invoked.
+    pub(super) began: u64,
+    pub(super) values: HashSet<Value>,
+}
+
 /// A history, and what follows from it.
 pub(super) struct Facts<'history> {
     pub(super) history: &'history History,
     pub(super) writers: HashMap<Value, Writer>,
     pub(super) logs: BTreeMap<i32, Log>,
+    pub(super) drains: Vec<Drain>,
 }
 
 impl<'history> Facts<'history> {
@@ -32,6 +42,7 @@ impl<'history> Facts<'history> {
             history,
             writers: HashMap::new(),
             logs: BTreeMap::new(),
+            drains: drains(history),
         };
         facts.note_polls();
         facts.note_sends();
@@ -49,6 +60,29 @@ impl<'history> Facts<'history> {
     pub(super) fn writer(&self, partition: i32, value: Value) -> Option<&Writer> {
         let writer = self.writers.get(&value)?;
         (writer.partition == partition).then_some(writer)
+    }
+
+    /// Whether it was known before a moment that a value is committed.
+    pub(super) fn is_known(&self, value: Value, writer: &Writer, before: u64) -> bool {
+        let read = self.logs.get(&writer.partition);
+        let read = read.and_then(|log| log.first_read(value));
+        let acknowledged = self.operation(writer.operation).outcome == Outcome::Ok;
+        let shown = [acknowledged.then_some(writer.operation), read];
+        let mut shown = shown.into_iter().flatten();
+        shown.any(|at| self.operation(at).completed.is_some_and(|end| end < before))
+    }
+
+    /// Whether a value is there after all: every client that drained its partition has read it, or, where nobody
+    /// did so, any client.
+    pub(super) fn is_kept(&self, partition: i32, value: Value) -> bool {
+        let is_read = || {
+            self.logs
+                .get(&partition)
+                .is_some_and(|log| log.is_read(value))
+        };
+        let mut drains = self.drains.iter();
+        is_read()
+            && drains.all(|drain| drain.partition != partition || drain.values.contains(&value))
     }
 
     /// A value and its send.
@@ -107,4 +141,48 @@ impl<'history> Facts<'history> {
             }
         }
     }
+}
+
+fn drains(history: &History) -> Vec<Drain> {
+    let operations = history.operations();
+    let drainers: HashSet<(u32, i32)> = operations
+        .iter()
+        .filter_map(|operation| match operation.kind {
+            Kind::Drain { partition } => Some((operation.client, partition)),
+            _ => None,
+        })
+        .collect();
+    let mut drains = Vec::new();
+    // What those clients have read since they began anew, and when that was.
+    let mut read: HashMap<(u32, i32), (u64, HashSet<Value>)> = HashMap::new();
+    for (at, operation) in operations.iter().enumerate() {
+        let Operation {
+            client, invoked, ..
+        } = *operation;
+        match &operation.kind {
+            Kind::Crash => read.retain(|(owner, _), _| *owner != client),
+            Kind::Assign { partition } => {
+                read.remove(&(client, *partition));
+            }
+            Kind::Poll { partition, records } if operation.outcome == Outcome::Ok => {
+                let reader = (client, *partition);
+                if drainers.contains(&reader) {
+                    let (_, values) = read.entry(reader).or_insert((invoked, HashSet::new()));
+                    values.extend(records.iter().map(|(_, value)| *value));
+                }
+            }
+            Kind::Drain { partition } => {
+                let read = read.remove(&(client, *partition));
+                let (began, values) = read.unwrap_or((invoked, HashSet::new()));
+                drains.push(Drain {
+                    operation: at,
+                    partition: *partition,
+                    began,
+                    values,
+                });
+            }
+            Kind::Poll { .. } | Kind::Send { .. } => {}
+        }
+    }
+    drains
 }

@@ -56,6 +56,8 @@ pub(crate) enum Kind {
     },
     /// The client goes on in this partition wherever it likes.
     Assign { partition: i32 },
+    /// After the last fault the client has assigned the partition at its start and polled until its end.
+    Drain { partition: i32 },
     /// The client has lost its memory: its positions and its producer session.
     Crash,
 }
@@ -106,6 +108,7 @@ impl Display for Operation {
                 write!(formatter, "poll of partition {partition} [{records}]")?;
             }
             Kind::Assign { partition } => write!(formatter, "assign partition {partition}")?,
+            Kind::Drain { partition } => write!(formatter, "drain partition {partition}")?,
             Kind::Crash => write!(formatter, "crash")?,
         }
         write!(formatter, " {:?}", self.outcome)

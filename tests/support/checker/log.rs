@@ -78,6 +78,10 @@ impl Log {
         self.reads.iter().map(|(value, at)| (*value, *at))
     }
 
+    pub(super) fn first_read(&self, value: Value) -> Option<usize> {
+        self.reads.get(&value).copied()
+    }
+
     pub(super) fn is_read(&self, value: Value) -> bool {
         self.reads.contains_key(&value)
     }

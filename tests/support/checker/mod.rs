@@ -6,8 +6,8 @@
 //! needs no clients.
 //!
 //! What a history must fulfil to be judged:
-//! - Its end is a reading of every partition from its start to its end, by clients that saw no fault any more.
-//!   Without that, what is merely not read yet counts as lost.
+//! - At its end, when no fault comes any more, clients drain every partition: they read it from its start to its end
+//!   and say so. What nobody has read by then counts as lost, and so does what others have read but they have not.
 //! - A value is sent by one operation only. All attempts of one send with one producer session are one operation.
 //! - An operation that failed certainly had no effect. What may have had one has an unknown outcome, and the client
 //!   that did it ends with a crash: its next send could otherwise overtake one that is still on its way.

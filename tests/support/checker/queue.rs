@@ -9,15 +9,15 @@ use super::{
     history::{Outcome, Value},
 };
 
-/// Acknowledged values that were never read, by where they are among the values that one producer sent to one
+/// Acknowledged values that are not there after all, by where they are among the values that one producer sent to one
 /// partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Losses {
-    /// Before the first that was read: the log has started over.
+    /// Before the first that is there: the log has started over.
     pub(crate) prefix: usize,
-    /// Between two that were read: lost for certain.
+    /// Between two that are there.
     pub(crate) middle: usize,
-    /// Behind the last that was read.
+    /// Behind the last that is there.
     pub(crate) postfix: usize,
 }
 
@@ -64,7 +64,7 @@ pub(super) fn count(facts: &Facts<'_>) -> Queue {
         attempts: facts.writers.len(),
         ..Queue::default()
     };
-    // Lowest and highest number read, of each partition and producer.
+    // Lowest and highest number that is there, of each partition and producer.
     let mut bounds: BTreeMap<(i32, u32), (u32, u32)> = BTreeMap::new();
     for (partition, log) in &facts.logs {
         for (value, _) in log.reads() {
@@ -76,6 +76,9 @@ pub(super) fn count(facts: &Facts<'_>) -> Queue {
             queue.ok += 1;
             let acknowledged = facts.operation(writer.operation).outcome == Outcome::Ok;
             queue.recovered += usize::from(!acknowledged);
+            if !facts.is_kept(*partition, value) {
+                continue;
+            }
             let Value { producer, number } = value;
             let bounds = bounds.entry((*partition, producer));
             let (first, last) = bounds.or_insert((number, number));
@@ -88,7 +91,7 @@ pub(super) fn count(facts: &Facts<'_>) -> Queue {
             continue;
         }
         queue.published += 1;
-        if facts.logs[&writer.partition].is_read(*value) {
+        if facts.is_kept(writer.partition, *value) {
             continue;
         }
         match bounds.get(&(writer.partition, value.producer)) {

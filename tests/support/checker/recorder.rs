@@ -147,6 +147,12 @@ impl ClientLog {
         running.complete(Outcome::Ok, |_| {});
     }
 
+    /// The client has read a partition from its start to its end, and no fault comes any more.
+    pub(crate) fn drained(&self, partition: i32) {
+        let running = self.recorder.invoke(self.client, Kind::Drain { partition });
+        running.complete(Outcome::Ok, |_| {});
+    }
+
     /// The client loses its memory; another takes its place.
     pub(crate) fn crash(self) -> Self {
         let running = self.recorder.invoke(self.client, Kind::Crash);

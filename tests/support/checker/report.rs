@@ -23,6 +23,8 @@ pub(crate) enum Rule {
     LostWrite,
     /// A committed value behind all that was read, or whose offset nobody knows, was never read.
     Unseen,
+    /// A value was missing when its partition was drained, though it was read, and known to be committed before.
+    Vanished,
     /// A value was seen at two offsets.
     Duplicate,
     /// Two values were seen at one offset.
@@ -55,6 +57,7 @@ impl Display for Rule {
         formatter.write_str(match self {
             Self::LostWrite => "lost-write",
             Self::Unseen => "unseen",
+            Self::Vanished => "vanished",
             Self::Duplicate => "duplicate",
             Self::InconsistentOffsets => "inconsistent-offsets",
             Self::OffsetGap => "offset-gap",
@@ -130,6 +133,24 @@ impl Report {
         assert!(self.violations.is_empty(), "{self}");
         let judged = self.queue.published > 0 && self.queue.read > 0;
         assert!(judged, "nothing acknowledged or nothing read:\n{self}");
+        let undrained = self.undrained();
+        assert!(
+            undrained.is_empty(),
+            "partitions {undrained:?} are not drained:\n{self}"
+        );
+    }
+
+    /// Partitions that were written to and whose last state nobody has read.
+    fn undrained(&self) -> BTreeSet<i32> {
+        let mut undrained = BTreeSet::new();
+        for operation in self.history.operations() {
+            match operation.kind {
+                Kind::Send { partition, .. } => undrained.insert(partition),
+                Kind::Drain { partition } => undrained.remove(&partition),
+                _ => continue,
+            };
+        }
+        undrained
     }
 
     /// Counts, for reports.
@@ -140,6 +161,7 @@ impl Report {
                 Kind::Send { .. } => "send",
                 Kind::Poll { .. } => "poll",
                 Kind::Assign { .. } => "assign",
+                Kind::Drain { .. } => "drain",
                 Kind::Crash => "crash",
             };
             let outcome = match operation.outcome {

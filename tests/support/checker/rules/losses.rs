@@ -1,11 +1,16 @@
-//! What is committed is read.
+//! What is committed is read, and stays.
 
 use super::super::{
     facts::Facts,
-    report::{Rule, Violation},
+    report::{Place, Rule, Violation},
 };
 
 pub(crate) fn check(facts: &Facts<'_>, violations: &mut Vec<Violation>) {
+    unread(facts, violations);
+    vanished(facts, violations);
+}
+
+fn unread(facts: &Facts<'_>, violations: &mut Vec<Violation>) {
     for (partition, log) in &facts.logs {
         // First offsets for what was read and last ones for what was not: where values were seen more than once,
         // other rules are broken, but nothing is called lost that may be there.
@@ -29,6 +34,34 @@ pub(crate) fn check(facts: &Facts<'_>, violations: &mut Vec<Violation>) {
                 },
                 partition: *partition,
                 places: vec![facts.sent(*value, writer)],
+            });
+        }
+    }
+}
+
+fn vanished(facts: &Facts<'_>, violations: &mut Vec<Violation>) {
+    for drain in &facts.drains {
+        let partition = drain.partition;
+        let Some(log) = facts.logs.get(&partition) else {
+            continue;
+        };
+        let mut missing: Vec<_> = log
+            .reads()
+            .filter(|(value, _)| !drain.values.contains(value))
+            .filter_map(|(value, poll)| {
+                let writer = facts.writer(partition, value)?;
+                let known = facts.is_known(value, writer, drain.began);
+                (writer.committed && known).then_some((value, poll, writer))
+            })
+            .collect();
+        missing.sort_unstable_by_key(|(value, ..)| *value);
+        for (value, poll, writer) in missing {
+            let sent = facts.sent(value, writer);
+            let shown_by = |operation| Place { operation, ..sent };
+            violations.push(Violation {
+                rule: Rule::Vanished,
+                partition,
+                places: vec![sent, shown_by(poll), shown_by(drain.operation)],
             });
         }
     }

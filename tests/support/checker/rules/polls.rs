@@ -46,7 +46,7 @@ pub(crate) fn check(facts: &Facts<'_>, violations: &mut Vec<Violation>) {
                     found(rules, [place(&pair[0]), place(&pair[1])]);
                 }
             }
-            Kind::Poll { .. } | Kind::Send { .. } => {}
+            Kind::Poll { .. } | Kind::Send { .. } | Kind::Drain { .. } => {}
         }
     }
 }

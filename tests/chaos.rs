@@ -1,0 +1,9 @@
+//! Nodes in processes of their own, faults while clients write and read, and a checker that has the last word.
+
+mod support;
+
+mod chaos {
+    mod crashes;
+    mod proxy;
+    mod rewound;
+}
