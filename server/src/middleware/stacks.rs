@@ -1,6 +1,6 @@
 //! Every stack of layers, one layer a line, outermost first.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 use tonic_web::{GrpcWebLayer, GrpcWebService};
@@ -12,8 +12,11 @@ use super::{
     deadline::{DeadlineLayer, EnforceDeadline},
     decode_errors::{DecodeErrors, DecodeErrorsLayer},
     observe::{Observe, ObserveLayer},
+    observe_events::{ObserveEvents, ObserveEventsLayer},
     receive::{LimitReceived, ReceiveLayer},
     shed::{ShedLayer, ShedLoad},
+    shed_events::{ShedEvents, ShedEventsLayer},
+    validate::{ValidateEvents, ValidateLayer},
 };
 use crate::telemetry::Metrics;
 
@@ -94,6 +97,82 @@ pub fn grpc_web<S>(stack: S) -> Cors<GrpcWebService<S>> {
         .allow_methods([http::Method::POST])
         .allow_headers(cors::Any)
         .expose_headers(EXPOSED_HEADERS)
-        .max_age(std::time::Duration::from_secs(3600));
+        .max_age(Duration::from_secs(3600));
     cors.layer(GrpcWebLayer::new().layer(stack))
+}
+
+/// How many events of gossip may change the view in a second: far more than a cluster in trouble makes.
+const GOSSIP_EVENTS_PER_SECOND: u32 = 256;
+
+/// A service in the gossip stack.
+pub type Gossip<S, V> = ObserveEvents<ValidateEvents<ShedEvents<S>, V>>;
+
+/// Puts the stack around what takes events that came by gossip. `validator` knows whom to believe. The stack is always
+/// ready: an event that is refused or shed is told to the caller, who makes up for it by reading the whole list.
+pub fn gossip<S, V: Clone>(service: S, validator: V, metrics: Arc<Metrics>) -> Gossip<S, V> {
+    ServiceBuilder::new()
+        // Outermost, so that it counts what the other layers refuse too.
+        .layer(ObserveEventsLayer { metrics })
+        // Before the limit: strangers must not use up what is there for members.
+        .layer(ValidateLayer { validator })
+        // Innermost: what it counts is what reaches the view.
+        .layer(ShedEventsLayer {
+            per_second: GOSSIP_EVENTS_PER_SECOND,
+        })
+        .service(service)
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::{Service as _, ServiceExt as _, service_fn};
+
+    use super::{
+        super::{Unheard, Validate},
+        *,
+    };
+
+    /// Takes odd numbers only.
+    #[derive(Clone)]
+    struct Odd;
+
+    impl super::super::Event for u64 {
+        fn kind(&self) -> &'static str {
+            "number"
+        }
+    }
+
+    impl Validate<u64> for Odd {
+        type Valid = u64;
+        type Refusal = u64;
+
+        fn validate(&self, event: u64) -> Result<u64, u64> {
+            if event % 2 == 1 {
+                Ok(event)
+            } else {
+                Err(event)
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_gossip_is_shed_and_strangers_take_no_room() {
+        let metrics = Metrics::new("1");
+        let view = service_fn(|event: u64| async move { Ok::<_, std::convert::Infallible>(event) });
+        let mut stack = gossip(view, Odd, Arc::clone(&metrics));
+        for _ in 0..1000 {
+            let refused = stack.ready().await.unwrap().call(2).await;
+            assert_eq!(refused, Err(Unheard::Refused(2)));
+        }
+        for _ in 0..GOSSIP_EVENTS_PER_SECOND {
+            assert_eq!(stack.ready().await.unwrap().call(1).await, Ok(1));
+        }
+        assert_eq!(
+            stack.ready().await.unwrap().call(1).await,
+            Err(Unheard::Shed)
+        );
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(stack.ready().await.unwrap().call(3).await, Ok(3));
+        let line = "kelda_gossip_events_total{kind=\"number\",outcome=\"shed\"} 1";
+        assert!(metrics.render().lines().any(|l| l == line));
+    }
 }

@@ -54,6 +54,10 @@ const ROOMS: [&str; 10] = [
     "machine",
 ];
 
+/// Libraries that are silent unless they are named: they write a line for each packet of a stranger, and the room that
+/// uses them says what matters.
+const SILENT: [&str; 1] = ["memberlist"];
+
 /// Sends the log of the whole process to stderr, once.
 pub fn init(filter: &str, format: Format) -> Result<(), Error> {
     let targets = parse(filter)?;
@@ -81,6 +85,9 @@ fn parse(filter: &str) -> Result<Targets, Error> {
     let mut targets = Targets::new().with_default(LevelFilter::WARN);
     for name in OWN_CRATES {
         targets = targets.with_target(name, LevelFilter::INFO);
+    }
+    for name in SILENT {
+        targets = targets.with_target(name, LevelFilter::OFF);
     }
     for piece in filter.split(',').map(str::trim).filter(|p| !p.is_empty()) {
         let bad = || Error::BadFilter(piece.to_owned());
@@ -129,6 +136,16 @@ mod tests {
         assert!(!targets.would_enable("kelda_server::storage", &Level::DEBUG));
         assert!(!targets.would_enable("openraft::core", &Level::INFO));
         assert!(targets.would_enable("openraft::core", &Level::WARN));
+    }
+
+    #[test]
+    fn a_silent_library_is_heard_when_it_is_named() {
+        for filter in ["", "info", "debug"] {
+            let targets = parse(filter).unwrap();
+            assert!(!targets.would_enable("memberlist_core::state", &Level::ERROR));
+        }
+        let targets = parse("info,memberlist=warn").unwrap();
+        assert!(targets.would_enable("memberlist_core::state", &Level::WARN));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use opentelemetry::{
 use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
 use prometheus::{Registry, TextEncoder};
 
-use super::{RpcMetrics, process};
+use super::{GossipMetrics, RpcMetrics, process};
 
 /// Bounds of duration histograms in seconds: from a cached read to a hopeless wait.
 pub(super) const DURATION_BOUNDS: [f64; 16] = [
@@ -44,6 +44,7 @@ pub struct Metrics {
     fetch_duration: Histogram<f64>,
     commit_duration: Histogram<f64>,
     rpc: RpcMetrics,
+    gossip: GossipMetrics,
 }
 
 /// Counters that every request touches.
@@ -104,6 +105,7 @@ impl Metrics {
                 "Time of one storage commit, fsync included.",
             ),
             rpc: RpcMetrics::new(&meter),
+            gossip: GossipMetrics::new(&meter),
             registry,
             _provider: provider,
             meter,
@@ -147,6 +149,11 @@ impl Metrics {
     /// Rate, errors and durations of RPCs.
     pub fn rpc(&self) -> &RpcMetrics {
         &self.rpc
+    }
+
+    /// What gossip brings in and sends out.
+    pub fn gossip(&self) -> &GossipMetrics {
+        &self.gossip
     }
 
     /// Shows what `read` says at each scrape, and nothing where it says nothing. It must be quick and not block, and

@@ -4,11 +4,13 @@
 //! [`Metrics`], then [`logging`].
 
 pub mod clock;
+mod gossip_metrics;
 pub mod logging;
 pub mod metrics;
 mod process;
 mod rpc_metrics;
 pub mod trace_context;
 
+pub use gossip_metrics::{GossipMetrics, GossipOutcome};
 pub use metrics::Metrics;
 pub use rpc_metrics::{RpcMetrics, Shed};
