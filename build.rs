@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "kelda/v1/record.proto",
     "kelda/v1/errors.proto",
     "kelda/v1/produce_service.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 9] = [
     "kelda/v1/topic_service.proto",
     "kelda/v1/cluster_service.proto",
     "kelda/internal/v1/catalog.proto",
+    "kelda/internal/v1/membership.proto",
     "kelda/internal/v1/partition.proto",
     "kelda/internal/v1/storage.proto",
 ];

@@ -1,0 +1,126 @@
+//! Meets other nodes: the seeds until they are met, however long that takes, and the dead now and then, so that a
+//! cluster whose network was cut grows together again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use super::{
+    peers::Peers,
+    view::{Board, Liveness},
+};
+
+/// First and longest wait between tries.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// How often it is checked that seeds that were met are still members.
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// How long a name server may take.
+const RESOLVE_MAX: Duration = Duration::from_secs(5);
+
+/// Addresses of one seed that are tried.
+const ADDRESSES_MAX: usize = 8;
+
+/// Dead nodes that are looked for at a time.
+const DEAD_MAX: usize = 3;
+
+/// Finds the seeds and goes on looking.
+pub(super) struct Seeds<P> {
+    pub(super) seeds: Vec<String>,
+    /// Where this node itself is reached: nothing to join.
+    pub(super) own: Vec<SocketAddr>,
+    pub(super) peers: P,
+    pub(super) board: Board,
+    /// Seeds that can not be met now, which was logged.
+    pub(super) failing: BTreeSet<String>,
+    /// Seeds that were met, which was logged.
+    pub(super) met: BTreeSet<String>,
+}
+
+impl<P: Peers> Seeds<P> {
+    /// Runs until it is dropped.
+    pub(super) async fn run(mut self) {
+        let mut retry = RETRY_FIRST;
+        loop {
+            let wait = if self.meet_all().await {
+                retry = RETRY_FIRST;
+                self.seek_dead().await;
+                RECHECK
+            } else {
+                let wait = retry;
+                retry = (retry * 2).min(RETRY_MAX);
+                wait
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Meets the seeds that are not members. Answers whether all are.
+    async fn meet_all(&mut self) -> bool {
+        let online: BTreeMap<SocketAddr, String> = {
+            let view = self.board.view();
+            view.alive()
+                .map(|node| (node.address, node.name.clone()))
+                .collect()
+        };
+        for seed in self.seeds.clone() {
+            match self.meet(&seed, &online).await {
+                Ok(()) => {
+                    let was_failing = self.failing.remove(&seed);
+                    if self.met.insert(seed.clone()) || was_failing {
+                        tracing::info!(seed, "seed joined");
+                    }
+                }
+                Err(reason) => {
+                    if self.failing.insert(seed.clone()) {
+                        tracing::warn!(
+                            seed,
+                            reason,
+                            "seed can not be joined, trying on: see --seeds"
+                        );
+                    }
+                }
+            }
+        }
+        self.failing.is_empty()
+    }
+
+    /// Meets one seed; it is enough to reach it at one of its addresses.
+    async fn meet(&self, seed: &str, online: &BTreeMap<SocketAddr, String>) -> Result<(), String> {
+        let lookup = tokio::time::timeout(RESOLVE_MAX, tokio::net::lookup_host(seed));
+        let addresses: Vec<SocketAddr> = match lookup.await {
+            Ok(Ok(addresses)) => addresses.take(ADDRESSES_MAX).collect(),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err("the name server does not answer".to_owned()),
+        };
+        let mut result = Err("the name has no address".to_owned());
+        for address in addresses {
+            let known = self.own.contains(&address) || online.contains_key(&address);
+            let joined = if known {
+                Ok(())
+            } else {
+                self.peers.join(address).await
+            };
+            if joined.is_ok() || result.is_err() {
+                result = joined;
+            }
+        }
+        result
+    }
+
+    /// Looks for nodes that fell silent. That they are still silent is no news.
+    async fn seek_dead(&self) {
+        let view = self.board.view();
+        let dead = view
+            .nodes
+            .values()
+            .filter(|node| node.liveness == Liveness::Dead);
+        for node in dead.take(DEAD_MAX) {
+            let _ = self.peers.join(node.address).await;
+        }
+    }
+}
