@@ -109,6 +109,21 @@ impl TestNode {
         response.partitions[0].base_offset
     }
 
+    /// Produces one batch of records with these timestamps.
+    pub(crate) async fn produce_at(&self, topic: &str, partition: i32, times: &[i64]) {
+        let at = |timestamp_ms: &i64| v1::Record {
+            timestamp_ms: *timestamp_ms,
+            ..record("x")
+        };
+        let request = v1::ProduceRequest {
+            topic: topic.to_owned(),
+            partition: Some(partition),
+            records: times.iter().map(at).collect(),
+            ..Default::default()
+        };
+        self.produce().produce(request).await.expect("produced");
+    }
+
     /// All values of a partition from an offset.
     pub(crate) async fn values(&self, topic: &str, partition: i32, mut offset: i64) -> Vec<String> {
         let mut values = Vec::new();
