@@ -3,7 +3,9 @@
 mod support;
 
 mod chaos {
+    mod connections;
     mod crashes;
+    mod network;
     mod proxy;
     mod rewound;
 }

@@ -3,16 +3,19 @@
 //! - [`Cluster`] starts nodes of the binary `kelda` and cleans up behind them; if its test fails it keeps their
 //!   directory and shows the ends of their logs.
 //! - [`Node`] is one of them.
+//! - [`Network`] puts each node into a network of its own and cuts what they say to each other.
 //! - [`Proxy`] stands between nodes, or between a client and a node, and cuts and delays what passes.
 //! - [`Workload`] writes and reads through any node that answers, and records it for the checker.
 #![allow(unused_imports, reason = "each test binary uses some of it")]
 
 mod binary;
+mod network;
 mod node;
 mod ports;
 mod proxy;
 mod workload;
 
+pub(crate) use network::Network;
 pub(crate) use node::{Node, Options};
 pub(crate) use ports::Ports;
 pub(crate) use proxy::{Direction, Proxy};
@@ -33,6 +36,8 @@ pub(crate) struct Cluster {
     nodes: Vec<Node>,
     /// Has the directories and logs of the nodes.
     directory: Option<TempDir>,
+    /// Goes when the nodes have ended.
+    network: Option<Network>,
 }
 
 impl Cluster {
@@ -47,18 +52,43 @@ impl Cluster {
 
     /// Nodes named node1 and so on, of which the first is the others' seed.
     pub(crate) async fn start(count: usize) -> Self {
+        let nodes =
+            (1..=count).map(|number| Options::new(&format!("node{number}"), &Ports::cluster()));
         let mut cluster = Self::empty();
-        for number in 1..=count {
-            let seeds = cluster.nodes.first().and_then(Node::cluster_address);
-            let mut options = Options::new(&format!("node{number}"), &Ports::cluster());
-            options.seeds = seeds.into_iter().map(|seed| seed.to_string()).collect();
-            cluster.add(options);
+        cluster.found(nodes.collect()).await;
+        cluster
+    }
+
+    /// The same with a network that can be cut; nothing where this user may not make one.
+    pub(crate) async fn start_apart(count: usize) -> Option<Self> {
+        let network = Network::create(count)?;
+        let nodes = (0..count).map(|at| Options {
+            host: network.address(at),
+            space: Some(network.space(at)),
+            ..Options::new(&format!("node{}", at + 1), &Ports::alone())
+        });
+        let nodes = nodes.collect();
+        let mut cluster = Self::empty();
+        cluster.network = Some(network);
+        cluster.found(nodes).await;
+        Some(cluster)
+    }
+
+    async fn found(&mut self, nodes: Vec<Options>) {
+        for mut options in nodes {
+            let seed = self.nodes.first().and_then(Node::cluster_address);
+            options.seeds = seed.iter().map(ToString::to_string).collect();
+            self.add(options);
         }
-        for node in &mut cluster.nodes {
+        for node in &mut self.nodes {
             node.start();
         }
-        cluster.ready().await;
-        cluster
+        self.ready().await;
+    }
+
+    /// The network between nodes that were started apart.
+    pub(crate) fn network(&mut self) -> &mut Network {
+        self.network.as_mut().expect("they were started apart")
     }
 
     /// No nodes yet, for tests that choose their flags.
@@ -66,6 +96,7 @@ impl Cluster {
         Self {
             nodes: Vec::new(),
             directory: Some(tempfile::tempdir().expect("a directory")),
+            network: None,
         }
     }
 

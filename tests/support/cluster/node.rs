@@ -22,7 +22,10 @@ const LOG_LINES: usize = 40;
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) name: String,
+    pub(crate) host: Ipv4Addr,
     pub(crate) ports: Ports,
+    /// The network namespace to run in.
+    pub(crate) space: Option<String>,
     /// Cluster addresses of other nodes, or of proxies before them.
     pub(crate) seeds: Vec<String>,
     /// More flags.
@@ -33,10 +36,32 @@ impl Options {
     pub(crate) fn new(name: &str, ports: &Ports) -> Self {
         Self {
             name: name.to_owned(),
+            host: Ipv4Addr::LOCALHOST,
             ports: ports.clone(),
+            space: None,
             seeds: Vec::new(),
             arguments: Vec::new(),
         }
+    }
+
+    /// The binary, where the node is.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = match &self.space {
+            // It becomes the binary, with the same process id.
+            Some(space) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", space]).arg(binary::kelda());
+                command
+            }
+            None => Command::new(binary::kelda()),
+        };
+        // The environment of who runs the tests configures nothing.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("KELDA_") {
+                command.env_remove(name);
+            }
+        }
+        command
     }
 }
 
@@ -65,19 +90,19 @@ impl Node {
 
     /// Where clients reach it.
     pub(crate) fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.options.ports.client).into()
+        (self.options.host, self.options.ports.client).into()
     }
 
     /// Where other nodes reach its gossip.
     pub(crate) fn cluster_address(&self) -> Option<SocketAddr> {
         let port = self.options.ports.cluster?;
-        Some((Ipv4Addr::LOCALHOST, port).into())
+        Some((self.options.host, port).into())
     }
 
     /// Where other nodes reach its Raft groups.
     pub(crate) fn raft_address(&self) -> Option<SocketAddr> {
         let port = self.options.ports.raft()?;
-        Some((Ipv4Addr::LOCALHOST, port).into())
+        Some((self.options.host, port).into())
     }
 
     /// Starts it on its directory, with what was left there.
@@ -85,25 +110,25 @@ impl Node {
         assert!(self.child.is_none(), "{} runs", self.options.name);
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.expect("a file");
-        let mut command = Command::new(binary::kelda());
-        // The environment of who runs the tests configures nothing.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("KELDA_") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = self.options.command();
         let Options {
             name,
+            host,
             ports,
             seeds,
             arguments,
+            ..
         } = &self.options;
         command
-            .args(["serve", "--node-id", name, "--address", "127.0.0.1"])
+            .args(["serve", "--node-id", name])
+            .args(["--address", &host.to_string()])
             .args(["--port", &ports.client.to_string()])
             .args(["--workers", "2", "--free-floor-bytes", "1MiB"])
             .arg("--data-dir")
             .arg(&self.directory);
+        if !host.is_loopback() {
+            command.arg("--insecure");
+        }
         if let Some(port) = ports.cluster {
             command.args(["--cluster-port", &port.to_string()]);
         }

@@ -64,7 +64,12 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Listens on a free port.
     pub(crate) async fn start(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        Self::start_on(0, target).await
+    }
+
+    /// Listens on this port.
+    pub(crate) async fn start_on(port: u16, target: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
         let listener = listener.expect("a port");
         let (network, watched) = watch::channel(Network::default());
         Self {

@@ -12,7 +12,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -74,6 +74,7 @@ struct Shared {
     /// Offset behind the highest that was acknowledged, of each partition.
     ends: Vec<AtomicI64>,
     refusals: Mutex<Vec<String>>,
+    repeats: AtomicU64,
     stop: watch::Sender<bool>,
 }
 
@@ -108,6 +109,7 @@ impl Workload {
             settings,
             recorder: Recorder::default(),
             refusals: Mutex::default(),
+            repeats: AtomicU64::new(0),
             stop: watch::Sender::new(false),
         });
         let servers = Servers::new(&addresses);
@@ -153,6 +155,7 @@ impl Workload {
         let refusals = self.shared.refusals.lock();
         Verdict {
             refusals: refusals.unwrap_or_else(PoisonError::into_inner).clone(),
+            repeats: self.shared.repeats.load(Ordering::Relaxed),
             report: check(self.shared.recorder.history()),
         }
     }
@@ -163,6 +166,8 @@ pub(crate) struct Verdict {
     pub(crate) report: Report,
     /// Answers that clients which do everything right must not get, such as that a session has a gap.
     pub(crate) refusals: Vec<String>,
+    /// Sends that arrived more than once, and were stored once.
+    pub(crate) repeats: u64,
 }
 
 impl Verdict {
@@ -176,6 +181,7 @@ impl Verdict {
     pub(crate) fn json(&self) -> Json {
         let mut counts = self.report.json();
         counts["refusals"] = json!(self.refusals.len());
+        counts["repeats"] = json!(self.repeats);
         counts
     }
 }

@@ -89,7 +89,11 @@ async fn deliver(shared: &Shared, servers: &mut Servers, request: ProduceRequest
         let call = service.produce(request.clone());
         let status = match attempt(shared.settings.attempt, call).await {
             Ok(response) => match &response.partitions[..] {
-                [ack] => return Ended::Acknowledged(ack.base_offset),
+                [ack] => {
+                    let repeats = u64::from(ack.duplicate);
+                    shared.repeats.fetch_add(repeats, Ordering::Relaxed);
+                    return Ended::Acknowledged(ack.base_offset);
+                }
                 other => panic!("one partition is asked for: {other:?}"),
             },
             Err(status) => status,
