@@ -4,7 +4,7 @@
 use std::{
     collections::HashSet,
     net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use super::{
     announcement::{Announced, PROTOCOL, Unreadable},
     config::is_name,
 };
+use crate::telemetry::Metrics;
 
 /// Most names that are kept, of the living and the dead: memory must not depend on what strangers send.
 pub(super) const NAMES_MAX: usize = 1024;
@@ -62,6 +63,7 @@ pub(super) struct Heard<'a> {
 #[derive(Debug)]
 pub(super) struct Gate {
     me: String,
+    metrics: Arc<Metrics>,
     state: Mutex<State>,
 }
 
@@ -84,13 +86,14 @@ impl State {
 }
 
 impl Gate {
-    pub(super) fn new(me: String, cluster: Option<String>) -> Self {
+    pub(super) fn new(me: String, cluster: Option<String>, metrics: Arc<Metrics>) -> Self {
         let state = State {
             cluster: cluster.filter(|id| !id.is_empty()),
             ..State::default()
         };
         Self {
             me,
+            metrics,
             state: Mutex::new(state),
         }
     }
@@ -128,7 +131,7 @@ impl Gate {
                 }
             }
             Ok(_) => {}
-            Err(refusal) => Self::log(&mut state, heard, refusal),
+            Err(refusal) => self.refuse(&mut state, heard, refusal),
         }
         judged
     }
@@ -141,7 +144,7 @@ impl Gate {
             // A list may be long for good reasons, and each of its names is judged again.
             Ok(_) | Err(Refusal::Crowded) => Ok(()),
             Err(refusal) => {
-                Self::log(&mut state, heard, &refusal);
+                self.refuse(&mut state, heard, &refusal);
                 Err(refusal)
             }
         }
@@ -175,7 +178,8 @@ impl Gate {
         Ok(announced)
     }
 
-    fn log(state: &mut State, heard: Heard<'_>, refusal: &Refusal) {
+    fn refuse(&self, state: &mut State, heard: Heard<'_>, refusal: &Refusal) {
+        self.metrics.gossip().refused();
         let name = if is_name(heard.name) { heard.name } else { "?" };
         if state.logged.len() < LOGGED_MAX && state.logged.insert((name.to_owned(), heard.address))
         {
@@ -193,6 +197,11 @@ impl Gate {
 mod tests {
     use super::*;
     use crate::membership::announcement::Announcement;
+
+    fn gate(cluster: Option<&str>) -> Gate {
+        let cluster = cluster.map(str::to_owned);
+        Gate::new("me".to_owned(), cluster, Metrics::new("1"))
+    }
 
     fn metadata(cluster_id: &str) -> Bytes {
         let announcement = Announcement {
@@ -212,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_node_without_a_cluster_keeps_to_the_first_that_it_finds() {
-        let gate = Gate::new("me".to_owned(), None);
+        let gate = gate(None);
         gate.admit(heard("a", &metadata(""))).expect("unfounded");
         gate.admit(heard("b", &metadata("one"))).expect("the first");
         let error = gate.admit(heard("c", &metadata("two")));
@@ -230,14 +239,14 @@ mod tests {
 
     #[test]
     fn looking_at_a_list_adopts_nothing() {
-        let gate = Gate::new("me".to_owned(), None);
+        let gate = gate(None);
         gate.inspect(heard("a", &metadata("one"))).expect("fine");
         gate.admit(heard("b", &metadata("two"))).expect("the first");
     }
 
     #[test]
     fn a_node_is_never_a_stranger_to_itself() {
-        let gate = Gate::new("me".to_owned(), Some("one".to_owned()));
+        let gate = gate(Some("one"));
         gate.publish(metadata("two"));
         gate.admit(heard("me", &metadata("two"))).expect("itself");
         assert!(gate.admit(heard("me", &metadata("three"))).is_err());
@@ -245,7 +254,7 @@ mod tests {
 
     #[test]
     fn names_and_metadata_of_strangers_are_refused() {
-        let gate = Gate::new("me".to_owned(), None);
+        let gate = gate(None);
         for name in ["", "a b", "a\n", &"a".repeat(65)] {
             let refused = gate.admit(heard(name, &metadata("")));
             assert_eq!(refused, Err(Refusal::NotAName), "{name:?}");
@@ -258,7 +267,7 @@ mod tests {
 
     #[test]
     fn there_is_room_for_so_many_names_and_so_many_log_lines() {
-        let gate = Gate::new("me".to_owned(), None);
+        let gate = gate(None);
         for number in 0..NAMES_MAX {
             gate.admit(heard(&format!("n{number}"), &metadata("")))
                 .expect("room");
@@ -271,5 +280,7 @@ mod tests {
             let _ = gate.admit(heard(&format!("s{number}"), b"\xff"));
         }
         assert_eq!(gate.state().logged.len(), LOGGED_MAX);
+        let refused = format!("kelda_gossip_refused_total {}", 1 + 2 * LOGGED_MAX);
+        assert!(gate.metrics.render().lines().any(|line| line == refused));
     }
 }

@@ -1,7 +1,6 @@
 //! Gossip over the network.
 
 use std::{
-    collections::BTreeSet,
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     sync::{Arc, Mutex, PoisonError},
@@ -41,6 +40,10 @@ const LABEL: &str = "kelda";
 
 /// Times that each piece of news is passed on, times the logarithm of the number of nodes.
 const RETRANSMIT_MULT: usize = 4;
+
+/// How much longer than it takes at best a silent node may be suspected. memberlist waits for the longest time if its
+/// multiplier is 1, by a number that wraps, and if nodes that should confirm are dead too: so both are the same.
+const SUSPICION_MAX_MULT: usize = 1;
 
 /// How long each of the two steps of leaving may take.
 const LEAVE_STEP: Duration = Duration::from_secs(1);
@@ -119,7 +122,11 @@ impl Gossip {
         if !is_name(&config.name) {
             return Err(StartError::Name);
         }
-        let gate = Gate::new(config.name.clone(), config.cluster_id.clone());
+        let gate = Gate::new(
+            config.name.clone(),
+            config.cluster_id.clone(),
+            Arc::clone(&metrics),
+        );
         gate.belong(&announcement.cluster_id);
         gate.publish(metadata.clone());
         let gate = Arc::new(gate);
@@ -136,14 +143,12 @@ impl Gossip {
             conflicts: claims,
             metrics: Arc::clone(&metrics),
         };
-        let seeds = Seeds {
-            seeds: config.seeds.clone(),
-            own: vec![address, config.bind],
-            peers: members.clone(),
-            board: board.clone(),
-            failing: BTreeSet::new(),
-            met: BTreeSet::new(),
-        };
+        let seeds = Seeds::new(
+            config.seeds.clone(),
+            vec![address, config.bind],
+            members.clone(),
+            board.clone(),
+        );
         let conflicts = conflicts::run(
             config.name.clone(),
             members.clone(),
@@ -366,6 +371,7 @@ fn options(config: &Config) -> Options {
         .with_timeout(config.stream_timeout)
         .with_retransmit_mult(RETRANSMIT_MULT)
         .with_suspicion_mult(config.suspicion_mult)
+        .with_suspicion_max_timeout_mult(SUSPICION_MAX_MULT)
         .with_push_pull_interval(config.push_pull_interval)
         // Both, always: memberlist's own defaults have them the wrong way round.
         .with_probe_interval(config.probe_interval)
@@ -374,7 +380,8 @@ fn options(config: &Config) -> Options {
         .with_gossip_nodes(config.gossip_nodes)
         .with_gossip_to_the_dead_time(FORGET_AFTER)
         .with_dead_node_reclaim_time(RECLAIM_AFTER)
-        .with_checksum_algo(ChecksumAlgorithm::Crc32);
+        // Not CRC-32: of that memberlist compares the half that is always zero, so that nothing is ever found.
+        .with_checksum_algo(ChecksumAlgorithm::XxHash64);
     let mut keys = config.keys.iter().map(|key| SecretKey::Aes256(key.0));
     let Some(primary) = keys.next() else {
         return options;

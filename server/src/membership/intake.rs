@@ -282,7 +282,11 @@ mod tests {
         let (queue, outlet) = Queue::new(Arc::clone(&metrics));
         let (list, board) = (List::default(), Board::new());
         let intake = Intake {
-            gate: Arc::new(Gate::new("me".to_owned(), Some("c".to_owned()))),
+            gate: Arc::new(Gate::new(
+                "me".to_owned(),
+                Some("c".to_owned()),
+                Arc::clone(&metrics),
+            )),
             board: board.clone(),
             peers: list.clone(),
             conflicts: conflicts::Queue::new().0,

@@ -30,3 +30,71 @@ pub(super) async fn run(
         peers.announce(interval).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::SocketAddr,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+
+    use super::*;
+    use crate::membership::peers::Member;
+
+    /// Counts announcements.
+    #[derive(Clone, Default)]
+    struct Counted(Arc<AtomicUsize>);
+
+    impl Peers for Counted {
+        async fn list(&self) -> Vec<Member> {
+            unreachable!("publishing lists nobody")
+        }
+
+        async fn answers(&self, _name: &str, _address: SocketAddr) -> bool {
+            unreachable!("publishing pings nobody")
+        }
+
+        async fn join(&self, _address: SocketAddr) -> Result<(), String> {
+            unreachable!("publishing joins nobody")
+        }
+
+        async fn announce(&self, _timeout: Duration) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changed_back_in_time_is_not_sent_again() {
+        let metrics = Metrics::new("1");
+        let gate = Arc::new(Gate::new("me".to_owned(), None, Arc::clone(&metrics)));
+        let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let wanted = watch::Sender::new(bytes("a"));
+        gate.publish(bytes("a"));
+        let sent = Counted::default();
+        let interval = Duration::from_secs(5);
+        let publish = run(
+            sent.clone(),
+            Arc::clone(&gate),
+            metrics,
+            interval,
+            wanted.subscribe(),
+        );
+        let task = tokio::spawn(publish);
+        // The clock stands still until every task waits for it: a sleep here is no race.
+        let settle = || tokio::time::sleep(Duration::from_millis(1));
+        wanted.send_replace(bytes("b"));
+        settle().await;
+        assert_eq!((sent.0.load(Relaxed), gate.own()), (1, bytes("b")));
+        wanted.send_replace(bytes("c"));
+        settle().await;
+        assert_eq!(sent.0.load(Relaxed), 1, "too soon");
+        wanted.send_replace(bytes("b"));
+        tokio::time::sleep(interval).await;
+        assert_eq!(sent.0.load(Relaxed), 1, "it is what it was");
+        wanted.send_replace(bytes("d"));
+        settle().await;
+        assert_eq!((sent.0.load(Relaxed), gate.own()), (2, bytes("d")));
+        drop(wanted);
+        task.await.expect("it ends with its source");
+    }
+}

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use super::{
     peers::Peers,
     view::{Board, Liveness},
@@ -30,25 +32,42 @@ const DEAD_MAX: usize = 3;
 
 /// Finds the seeds and goes on looking.
 pub(super) struct Seeds<P> {
-    pub(super) seeds: Vec<String>,
+    seeds: Vec<String>,
     /// Where this node itself is reached: nothing to join.
-    pub(super) own: Vec<SocketAddr>,
-    pub(super) peers: P,
-    pub(super) board: Board,
+    own: Vec<SocketAddr>,
+    peers: P,
+    board: Board,
     /// Seeds that can not be met now, which was logged.
-    pub(super) failing: BTreeSet<String>,
+    failing: BTreeSet<String>,
     /// Seeds that were met, which was logged.
-    pub(super) met: BTreeSet<String>,
+    met: BTreeSet<String>,
 }
 
 impl<P: Peers> Seeds<P> {
+    pub(super) fn new(seeds: Vec<String>, own: Vec<SocketAddr>, peers: P, board: Board) -> Self {
+        Self {
+            seeds,
+            own,
+            peers,
+            board,
+            failing: BTreeSet::new(),
+            met: BTreeSet::new(),
+        }
+    }
+
     /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
         let mut retry = RETRY_FIRST;
+        let mut sought = Instant::now();
         loop {
-            let wait = if self.meet_all().await {
-                retry = RETRY_FIRST;
+            let all_met = self.meet_all().await;
+            // A seed that is gone for good must not keep this from being done.
+            if sought.elapsed() >= RECHECK {
                 self.seek_dead().await;
+                sought = Instant::now();
+            }
+            let wait = if all_met {
+                retry = RETRY_FIRST;
                 RECHECK
             } else {
                 let wait = retry;

@@ -9,6 +9,7 @@ use opentelemetry::{
 pub struct GossipMetrics {
     events: Counter<u64>,
     dropped: Counter<u64>,
+    refused: Counter<u64>,
     announced: Counter<u64>,
 }
 
@@ -40,6 +41,10 @@ impl GossipMetrics {
                 "kelda_gossip_events_dropped",
                 "Events about nodes that found their queue full; the view is read anew instead.",
             ),
+            refused: counter(
+                "kelda_gossip_refused",
+                "Times that what was heard of a node was not believed: another cluster, or noise.",
+            ),
             announced: counter(
                 "kelda_gossip_announcements",
                 "Times that the node told others something new of itself.",
@@ -64,6 +69,11 @@ impl GossipMetrics {
     /// An event found its queue full.
     pub fn dropped(&self) {
         self.dropped.add(1, &[]);
+    }
+
+    /// What was heard of a node was not believed.
+    pub fn refused(&self) {
+        self.refused.add(1, &[]);
     }
 
     /// The node told others something new of itself.

@@ -1,7 +1,7 @@
 //! Tests of the room as a whole, on the loopback.
 
 mod cluster;
-mod hostile;
+mod strangers;
 mod suite;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
