@@ -4,9 +4,9 @@ mod support;
 
 use kelda_proto::v1::{
     Boundary, DeleteRecordsRequest, ErrorReason, GetTopicRequest, ListOffsetsRequest,
-    PartitionOffset, PartitionTrim, start_position::Position,
+    PartitionOffset, PartitionTrim, ProduceRequest, Record, start_position::Position,
 };
-use support::{TestNode, assert_refused, config, reader::start};
+use support::{TestNode, assert_refused, config, reader::start, record};
 use tonic::{Code, Status};
 
 async fn list_offsets(
@@ -129,6 +129,39 @@ async fn times_are_found_behind_a_deleted_record_that_was_far_ahead_of_them() {
         let at = Position::TimestampMs(timestamp_ms);
         let found = tuples(&list_offsets(&node, &[0], at).await);
         assert_eq!(found, [(0, offset, 5, 103)], "{timestamp_ms}");
+    }
+}
+
+#[tokio::test]
+async fn batches_that_were_refused_do_not_mislead_a_search_by_time() {
+    const FAR: i64 = 1 << 50;
+    let node = TestNode::ephemeral().await;
+    node.create_topic("orders", 1).await;
+    node.produce_at("orders", 0, &[FAR, 5]).await;
+    for batch in 1..=5 {
+        // The log holds it, and it has no offset.
+        let late = ProduceRequest {
+            topic: "orders".to_owned(),
+            partition: Some(0),
+            expected_offset: Some(0),
+            records: vec![Record {
+                timestamp_ms: 100,
+                ..record("late")
+            }],
+            ..Default::default()
+        };
+        let refused = node.produce().produce(late).await;
+        let status = refused.expect_err("another offset is next");
+        let reason = ErrorReason::ExpectedOffsetMismatch;
+        assert_refused(&status, Code::FailedPrecondition, reason);
+        // Offset batch + 1.
+        node.produce_at("orders", 0, &[batch * 10]).await;
+    }
+    delete_records(&node, &[(0, 1)]).await.expect("deleted");
+    for (timestamp_ms, offset) in [(5, 1), (6, 2), (41, 6), (50, 6), (51, 7), (100, 7)] {
+        let at = Position::TimestampMs(timestamp_ms);
+        let found = tuples(&list_offsets(&node, &[0], at).await);
+        assert_eq!(found, [(0, offset, 1, 7)], "{timestamp_ms}");
     }
 }
 

@@ -26,8 +26,8 @@ use crate::{
     types::{LogIndex, Offset, OffsetRow},
 };
 
-/// Headers of entries that a search by time reads in one go.
-const SEARCH_HEADS: usize = 1024;
+/// Headers of entries that a search by time reads in one go, and holds in memory.
+const SEARCH_HEADS: usize = 64;
 
 /// Reads one partition. Clones are independent readers.
 #[derive(Clone)]
@@ -259,33 +259,38 @@ impl PartitionReader {
             return Ok(None);
         };
         let store = self.partition.group.store();
-        let (mut index, mut first_part) = (row.index, row.part);
+        let mut place = (row.index, row.part);
         loop {
             let heads = store
-                .read_heads(index, LogIndex(u64::MAX), SEARCH_HEADS)
+                .read_heads(place.0, LogIndex(u64::MAX), SEARCH_HEADS)
                 .await
                 .map_err(|error| self.partition.storage_error(&error))?;
-            let Some(last) = heads.last() else {
+            if heads.is_empty() {
                 // Behind the end of the log, or overtaken by retention: the batch that is first now will do.
                 return Ok(self
                     .find(Search::Contains(from))
                     .await?
                     .and_then(|row| (row.base_offset > from).then_some(row.base_offset)));
-            };
-            let next = LogIndex(last.id.index.0.saturating_add(1));
-            for head in heads {
-                if let Some(part) = late_part(&head, first_part, timestamp_ms) {
-                    let place = Search::Place {
-                        index: head.id.index,
-                        part,
-                    };
-                    // A batch that was refused has no row: the one behind it is as good a guess as any.
-                    let found = self.find(place).await?;
-                    return Ok(found.map(|row| row.base_offset.max(from)));
-                }
-                first_part = 0;
             }
-            index = next;
+            for head in heads {
+                // A header may describe very many batches.
+                tokio::task::yield_now().await;
+                let index = head.id.index;
+                for part in late_parts(&head, timestamp_ms) {
+                    if (index, part) < place {
+                        continue;
+                    }
+                    let Some(row) = self.find(Search::Place { index, part }).await? else {
+                        return Ok(None);
+                    };
+                    place = (row.index, row.part);
+                    if place == (index, part) {
+                        return Ok(Some(row.base_offset.max(from)));
+                    }
+                    // A batch that was refused has no row: the search goes on with the one behind it.
+                }
+                place = place.max((LogIndex(index.0.saturating_add(1)), 0));
+            }
         }
     }
 
@@ -407,15 +412,16 @@ fn decode(reads: Vec<BatchRead>) -> Option<Vec<ReadBatch>> {
     Some(batches)
 }
 
-/// The first batch of an entry, from part `first` on, that has a record at or behind a time.
-fn late_part(head: &EntryHead, first: u32, timestamp_ms: i64) -> Option<u32> {
-    if head.kind != EntryKind::Command {
-        return None;
-    }
-    let batches = batch_headers(head.header.clone())?;
-    let parts = (0..).zip(batches).skip_while(|(part, _)| *part < first);
-    let mut late = parts.filter(|(_, batch)| batch.max_timestamp_ms >= timestamp_ms);
-    late.next().map(|(part, _)| part)
+/// The batches of an entry whose headers say that they have a record at or behind a time.
+fn late_parts(head: &EntryHead, timestamp_ms: i64) -> Vec<u32> {
+    let batches = match head.kind {
+        EntryKind::Command => batch_headers(head.header.clone()).unwrap_or_default(),
+        EntryKind::Blank | EntryKind::Membership => Vec::new(),
+    };
+    let late = (0..)
+        .zip(batches)
+        .filter(|(_, batch)| batch.max_timestamp_ms >= timestamp_ms);
+    late.map(|(part, _)| part).collect()
 }
 
 fn batch_headers(header: Bytes) -> Option<Vec<BatchHeader>> {

@@ -59,7 +59,8 @@ impl Head {
         EntryHead {
             id: self.id,
             kind: self.kind,
-            header: self.header,
+            // Whoever collects heads must not keep the whole entries' memory, of which this is a slice.
+            header: Bytes::copy_from_slice(&self.header),
             part_lengths: self.parts.iter().map(|part| part.length).collect(),
         }
     }
@@ -334,6 +335,30 @@ mod tests {
         }
         assert_eq!(encoded_bytes(entry), Some(encoded.len()));
         Bytes::from(encoded)
+    }
+
+    #[test]
+    fn the_head_of_an_entry_does_not_keep_the_memory_of_its_parts() {
+        let bytes = Bytes::from(vec![1; 1000]);
+        let entry = Entry {
+            id: EntryId {
+                term: 1,
+                leader: NodeId(1),
+                index: LogIndex(1),
+            },
+            kind: EntryKind::Command,
+            header: Bytes::from_static(b"header"),
+            parts: vec![Part {
+                crc32c: crc32c(&bytes),
+                bytes,
+            }],
+        };
+        let encoded = encode(&entry);
+        let head = decode_head(GROUP, entry.id.index, &encoded)
+            .expect("it was encoded")
+            .into_entry_head();
+        assert_eq!(head, EntryHead::of(&entry));
+        assert!(encoded.is_unique());
     }
 
     proptest! {
