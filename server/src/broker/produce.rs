@@ -95,6 +95,8 @@ impl Broker {
             .acquire_many_owned(bytes)
             .await
             .map_err(|_| Error::NotReady)?;
+        // The disk may have filled up while this waited.
+        self.shared.disk.check_writable()?;
         let permit = Arc::new(permit);
         let queue_share = |(partition, share): (Arc<Partition>, Share)| {
             let (sender, answer) = oneshot::channel();
