@@ -78,6 +78,8 @@ pub enum LogFormat {
 }
 
 const MIB: usize = 1 << 20;
+/// The largest request, and what its last frame may bring of the next one.
+const RECEIVE_BYTES_MIN: usize = 17 * MIB;
 
 impl Default for Config {
     fn default() -> Self {
@@ -168,12 +170,12 @@ impl Config {
             "--in-flight-bytes must be below 4 GiB",
         );
         require(
-            self.receive_bytes >= 16 * MIB,
-            "--receive-bytes must be at least 16 MiB, one request",
+            self.receive_bytes >= RECEIVE_BYTES_MIN,
+            "--receive-bytes must be at least 17 MiB, one request and the frame that ends it",
         );
         require(
-            self.connection_receive_bytes >= 16 * MIB,
-            "--connection-receive-bytes must be at least 16 MiB, one request",
+            self.connection_receive_bytes >= RECEIVE_BYTES_MIN,
+            "--connection-receive-bytes must be at least 17 MiB, one request and the frame that ends it",
         );
         require(
             self.cache_bytes >= MIB,
