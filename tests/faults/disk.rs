@@ -27,7 +27,8 @@ const MIB: u64 = 1 << 20;
 
 fn assert_disk_full(status: &Status) -> (u64, u64) {
     let metadata = assert_refused(status, Code::ResourceExhausted, ErrorReason::DiskFull);
-    assert_eq!(metadata.len(), 2);
+    assert_eq!(metadata.len(), 3);
+    assert!(metadata["reusable_bytes"].parse::<u64>().is_ok());
     let message = status.message();
     assert!(
         message.contains("free space or lower --free-floor-bytes"),

@@ -47,6 +47,7 @@ impl Disk {
         }
         Err(Error::DiskFull {
             free_bytes: status.free_bytes,
+            reusable_bytes: status.reusable_bytes,
             floor_bytes: status.floor_bytes,
         })
     }

@@ -113,7 +113,11 @@ pub enum Error {
     #[error(
         "free disk space of {free_bytes} bytes is below the floor of {floor_bytes}: free space or lower --free-floor-bytes"
     )]
-    DiskFull { free_bytes: u64, floor_bytes: u64 },
+    DiskFull {
+        free_bytes: u64,
+        reusable_bytes: u64,
+        floor_bytes: u64,
+    },
     #[error("the deadline passed: allow more time, or ask for less")]
     DeadlineExceeded,
     #[error(

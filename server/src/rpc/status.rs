@@ -141,9 +141,11 @@ fn reply(error: &Error) -> Reply {
             .with_retry_after(OVERLOAD_RETRY_AFTER),
         Error::DiskFull {
             free_bytes,
+            reusable_bytes,
             floor_bytes,
         } => say(ErrorReason::DiskFull)
             .with("free_bytes", free_bytes)
+            .with("reusable_bytes", reusable_bytes)
             .with("floor_bytes", floor_bytes)
             .with_quota("disk"),
         Error::DeadlineExceeded => say(ErrorReason::DeadlineExceeded),
@@ -243,6 +245,7 @@ mod tests {
             Error::Overloaded { limit: "bytes" },
             Error::DiskFull {
                 free_bytes: 1,
+                reusable_bytes: 0,
                 floor_bytes: 2,
             },
             Error::DeadlineExceeded,
