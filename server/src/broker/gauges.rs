@@ -44,7 +44,7 @@ pub(super) fn register(broker: &Broker) {
     );
     register(
         "kelda_storage_reusable_bytes",
-        "Bytes of the data files that deleted records left and new ones take.",
+        "Bytes of the data files that deleted records left and new ones take, an estimate.",
         |broker| {
             Some(
                 broker

@@ -220,7 +220,7 @@ pub struct Status {
     pub used_bytes: u64,
     /// Bytes free on its disk.
     pub free_bytes: u64,
-    /// Bytes of `used_bytes` that deleted rows left and new ones take, at least.
+    /// Bytes of `used_bytes` that deleted rows left and new ones take, an estimate.
     pub reusable_bytes: u64,
     /// See [`Config::free_floor_bytes`].
     pub floor_bytes: u64,

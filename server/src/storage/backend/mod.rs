@@ -62,7 +62,7 @@ pub(super) trait Backend: Send + Sync {
     fn write(&self, work: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>)
     -> Result<(), Error>;
 
-    /// Most bytes of its file that the rows can take; the rest of the file is free for new ones. Never waits.
+    /// Estimate of the bytes of its file that the rows take; the rest of the file is free for new ones. Never waits.
     fn occupied_bytes(&self) -> u64;
 
     /// Waits for the reads under way and closes; later calls give [`Error::Closed`].

@@ -1,7 +1,9 @@
-//! How much of its file redb needs for the rows, at most.
+//! How much of its file redb needs for the rows: an estimate on the high side.
 //!
 //! redb keeps the pages of deleted rows in its file and takes them again before it grows. How many there are it tells
 //! only by walking every tree, so each transaction keeps account instead: of what its rows can take in pages.
+//! A small row between two that fill their leaves may have a leaf to itself, which the account does not see: half of the
+//! floor of free space stands in for that.
 
 /// Smallest page of redb.
 const PAGE_BYTES: u64 = 4096;
@@ -37,7 +39,7 @@ impl Account {
     }
 }
 
-/// Bytes of pages that a row of `bytes` takes, at most.
+/// Bytes of pages that a row of `bytes` takes: the most, if its neighbours are about as large.
 fn row_cost(bytes: usize) -> u64 {
     let row = ROW_OVERHEAD + bytes as u64;
     if row < PAGE_BYTES / LEAVES_PER_FULL_LEAF {
