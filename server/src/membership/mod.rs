@@ -2,7 +2,7 @@
 //! only here.
 //!
 //! It is a hint, to find nodes and to be quick about their end; who belongs to the cluster is for the catalog to say,
-//! and nothing that must not be lost depends on it. What comes in passes the [`gate`] (is it of this cluster?) before
+//! and nothing that must not be lost depends on it. What comes in passes the `gate` (is it of this cluster?) before
 //! memberlist believes it, and the gossip stack before it is in the [`View`]. Start reading at [`Gossip`].
 
 mod announcement;
