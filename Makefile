@@ -16,7 +16,7 @@ STEP = @printf '\n== %s\n'
 # Makes target/debug/kelda as the tests do: another set of packages would have other features, and build them anew.
 BINARY = cargo test --workspace --locked --no-run --quiet
 
-.PHONY: help run test verify fmt lint doc unit deny buf baseline grpcurl examples fuzz bench tools
+.PHONY: help run test verify fmt lint doc unit deny buf baseline grpcurl examples cluster fuzz bench tools
 
 help: ## Lists the targets.
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
@@ -28,7 +28,7 @@ run: ## Builds the release binary and runs a broker on this machine, with its da
 	@echo "running target/release/kelda dev $(ARGS): a one-node broker on loopback; Ctrl-C stops it"
 	@exec target/release/kelda dev $(ARGS)
 
-test: verify grpcurl examples fuzz ## Sets up what it needs and runs every check and every test.
+test: verify grpcurl examples cluster fuzz ## Sets up what it needs and runs every check and every test.
 
 verify: tools ## Runs what every change must pass: format, lints, contract, dependencies, docs, unit and integration tests.
 	$(STEP) "format"
@@ -85,6 +85,11 @@ examples: tools ## Runs the walk-through of the README word for word.
 	$(STEP) "README walk-through"
 	@$(BINARY)
 	examples/orders/walkthrough.sh target/debug/kelda
+
+cluster: tools ## Starts clusters of two and three nodes by hand, and kills a leader under load.
+	$(STEP) "cluster"
+	@$(BINARY)
+	tests/test_cluster.sh target/debug/kelda
 
 fuzz: tools ## Fuzzes every decoder for FUZZ_SECONDS each, where a nightly toolchain is installed.
 	$(STEP) "fuzzing"

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "kelda/v1/record.proto",
     "kelda/v1/errors.proto",
     "kelda/v1/produce_service.proto",
@@ -14,6 +14,7 @@ const FILES: [&str; 10] = [
     "kelda/internal/v1/catalog.proto",
     "kelda/internal/v1/membership.proto",
     "kelda/internal/v1/partition.proto",
+    "kelda/internal/v1/peer_service.proto",
     "kelda/internal/v1/storage.proto",
 ];
 
@@ -34,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Messages whose guard is written by hand, in `proto/codec.rs`.
-const GUARDED: [&str; 2] = ["ProduceRequest", "ProduceStreamRequest"];
+const GUARDED: [&str; 2] = ["v1.ProduceRequest", "v1.ProduceStreamRequest"];
 
 /// An empty guard for every other message that a service takes or gives.
 fn guards(descriptors: &prost_types::FileDescriptorSet) -> String {
@@ -42,9 +43,10 @@ fn guards(descriptors: &prost_types::FileDescriptorSet) -> String {
     let methods = services.flat_map(|service| &service.method);
     let messages: BTreeSet<_> = methods
         .flat_map(|method| [method.input_type(), method.output_type()])
-        .filter_map(|name| name.strip_prefix(".kelda.v1."))
+        .filter_map(|name| name.strip_prefix(".kelda."))
         .filter(|name| !GUARDED.contains(name))
+        .map(|name| name.replace('.', "::"))
         .collect();
-    let guard = |name| format!("impl Guard for crate::v1::{name} {{}}\n");
+    let guard = |name| format!("impl Guard for crate::{name} {{}}\n");
     messages.into_iter().map(guard).collect()
 }

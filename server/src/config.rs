@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{broker, middleware, storage, telemetry::logging};
 
+/// How far the port of calls between nodes is from the cluster's port.
+const RAFT_PORT_OFFSET: u16 = 1000;
 /// Prefix of the variables of the environment.
 const ENVIRONMENT_PREFIX: &str = "KELDA_";
 
@@ -28,6 +30,12 @@ pub struct Config {
     pub address: IpAddr,
     /// Port of gRPC, gRPC-Web and HTTP. 0: any free one.
     pub port: u16,
+    /// Port of the cluster; calls between nodes use the port that is 1000 higher. 0: the node stays alone.
+    pub cluster_port: u16,
+    /// Nodes of the cluster to join, host:cluster-port.
+    pub seeds: Vec<String>,
+    /// Where the node stands: replicas of a partition go to different racks.
+    pub rack: String,
     /// Directory of the data.
     pub data_dir: PathBuf,
     /// Keep everything in memory: nothing survives the process.
@@ -90,6 +98,9 @@ impl Default for Config {
             node_id: "node1".to_owned(),
             address: IpAddr::from([127, 0, 0, 1]),
             port: 8080,
+            cluster_port: 0,
+            seeds: Vec::new(),
+            rack: String::new(),
             data_dir: PathBuf::from("kelda-data"),
             ephemeral: false,
             cluster_id: None,
@@ -124,9 +135,22 @@ pub enum Error {
 }
 
 impl Config {
-    /// Sums up the sources. `flags` has the fields that were given on the command line, and no others.
-    pub fn load(file: Option<&Path>, flags: &impl Serialize) -> Result<Self, Error> {
-        let mut sources = Figment::from(Serialized::defaults(Self::default()));
+    /// What a node of a cluster has where nothing is said.
+    pub fn of_cluster() -> Self {
+        Self {
+            cluster_port: 7946,
+            ..Self::default()
+        }
+    }
+
+    /// Sums up the sources. `flags` has the fields that were given on the command line, and no others; `defaults` hold
+    /// where nothing is said.
+    pub fn load(
+        file: Option<&Path>,
+        flags: &impl Serialize,
+        defaults: &Self,
+    ) -> Result<Self, Error> {
+        let mut sources = Figment::from(Serialized::defaults(defaults));
         if let Some(file) = file {
             sources = sources.merge(Toml::file_exact(file));
         }
@@ -138,6 +162,26 @@ impl Config {
         let config: Self = sources.extract().map_err(Box::new)?;
         config.validate()?;
         Ok(config)
+    }
+
+    fn check_cluster(&self, require: &mut impl FnMut(bool, &str)) {
+        require(
+            self.cluster_port <= u16::MAX - RAFT_PORT_OFFSET,
+            "--cluster-port must be at most 64535: the port that is 1000 higher is used too",
+        );
+        require(
+            self.cluster_port != 0 || self.seeds.is_empty(),
+            "--seeds needs --cluster-port, which is 0",
+        );
+        for seed in &self.seeds {
+            require(
+                raft_address(seed).is_some(),
+                &format!(
+                    "--seeds has {seed:?}, which is not host:port with a port of at most 64535"
+                ),
+            );
+        }
+        require(self.rack.len() <= 64, "--rack must have at most 64 bytes");
     }
 
     /// Lists all mistakes at once.
@@ -157,6 +201,7 @@ impl Config {
             name_fits,
             "--node-id must have 1 to 64 of the characters a-z A-Z 0-9 . _ -",
         );
+        self.check_cluster(&mut require);
         require(
             self.address.is_loopback() || self.insecure,
             "--address is not loopback: there is no TLS and no authentication yet, so say --insecure if the network is trusted",
@@ -228,6 +273,11 @@ impl Config {
         }
     }
 
+    /// Port of calls between nodes, if the node is not to stay alone.
+    pub fn raft_port(&self) -> Option<u16> {
+        (self.cluster_port != 0).then(|| self.cluster_port.saturating_add(RAFT_PORT_OFFSET))
+    }
+
     /// Threads that serve connections.
     pub fn worker_count(&self) -> usize {
         match self.workers {
@@ -237,10 +287,20 @@ impl Config {
     }
 }
 
-const FIELDS: [&str; 21] = [
+/// The address for calls between nodes of a node whose cluster address is `seed`, host:port.
+pub fn raft_address(seed: &str) -> Option<String> {
+    let (host, port) = seed.rsplit_once(':')?;
+    let port = port.parse::<u16>().ok()?.checked_add(RAFT_PORT_OFFSET)?;
+    (!host.is_empty()).then(|| format!("{host}:{port}"))
+}
+
+const FIELDS: [&str; 24] = [
     "node_id",
     "address",
     "port",
+    "cluster_port",
+    "seeds",
+    "rack",
     "data_dir",
     "ephemeral",
     "cluster_id",
@@ -290,14 +350,18 @@ mod tests {
         assert_eq!(names, fields);
     }
 
+    fn load(file: &Path, port: Option<u16>) -> Result<Config, Error> {
+        Config::load(Some(file), &Flags { port }, &Config::default())
+    }
+
     #[test]
     fn flags_win_over_the_file_and_the_file_over_the_defaults() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("kelda.toml");
         std::fs::write(&file, "port = 1\nnode_id = \"n2\"\n").expect("written");
-        let config = Config::load(Some(&file), &Flags { port: Some(2) }).expect("valid");
+        let config = load(&file, Some(2)).expect("valid");
         assert_eq!((config.port, config.node_id.as_str()), (2, "n2"));
-        let config = Config::load(Some(&file), &Flags { port: None }).expect("valid");
+        let config = load(&file, None).expect("valid");
         assert_eq!(config.port, 1);
     }
 
@@ -306,7 +370,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("kelda.toml");
         std::fs::write(&file, "prot = 1\n").expect("written");
-        let error = Config::load(Some(&file), &Flags { port: None }).expect_err("a mistake");
+        let error = load(&file, None).expect_err("a mistake");
         assert!(error.to_string().contains("prot"), "{error}");
     }
 

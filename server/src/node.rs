@@ -1,25 +1,27 @@
 //! The composition root: the one file that knows every room. Starts a node, and stops it in order.
 
+mod addresses;
+mod identity;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use kelda_proto::internal::v1::{CatalogCommand, catalog_command as command};
+use kelda_proto::internal::v1::catalog_command::RegisterNode;
+use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     broker::{self, Broker},
     config::{self, Config},
-    consensus::{CatalogGroup, Command, Groups, OpenError, Reply},
-    middleware::{self, stacks::ClientConfig},
+    consensus::{CatalogGroup, Groups, OpenError},
+    middleware::{self, PeerIdentity, stacks::ClientConfig},
+    peers::{AddressBook, Peers},
     rpc,
     storage::{self, Hooks, Marker, Storage},
     telemetry::{Metrics, clock},
-    types::NodeId,
 };
+use identity::Identity;
 
 /// Version of this software.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// The node that founds a cluster.
-const FOUNDER: NodeId = NodeId(1);
 
 /// Why a node did not start. Each is one line that names the flag to change.
 #[derive(Debug, thiserror::Error)]
@@ -62,13 +64,18 @@ pub enum StartError {
     /// The catalog.
     #[error("the catalog did not take this node in: {0}")]
     Catalog(String),
+    /// The cluster does not want the node.
+    #[error("the cluster did not take this node in: {0}")]
+    Refused(String),
 }
 
 /// A running node.
 pub struct Node {
     broker: Broker,
     tasks: broker::Tasks,
+    addresses: JoinHandle<()>,
     server: rpc::Server,
+    peer_server: Option<rpc::Server>,
     storage: Storage,
     drain_timeout: Duration,
     cluster_id: String,
@@ -80,13 +87,19 @@ impl Node {
         config.validate()?;
         let start_time_ms = clock::now_ms();
         // The port first: a second broker by mistake must not touch any data.
-        let listener = rpc::Listener::bind(SocketAddr::new(config.address, config.port))?;
-        let marker = claim(&config)?;
+        let address = |port| SocketAddr::new(config.address, port);
+        let listener = rpc::Listener::bind(address(config.port), "--port")?;
+        let peer_listener = match config.raft_port() {
+            Some(port) => Some(rpc::Listener::bind(address(port), "--cluster-port")?),
+            None => None,
+        };
+        let marker = identity::claim(&config)?;
         let metrics = Metrics::new(VERSION);
         let storage = open_storage(&config, &metrics).await?;
         let start = Start {
             config,
             listener,
+            peer_listener,
             marker,
             metrics,
             storage: storage.clone(),
@@ -120,53 +133,117 @@ impl Node {
     /// Stops taking calls, lets those under way end for a while, and closes the storage. What was acknowledged is
     /// durable before this is called; nothing depends on its being called.
     pub async fn shutdown(self) {
+        self.broker.hand_over().await;
         self.broker.drain();
         if !self.server.shutdown(self.drain_timeout).await {
             tracing::warn!("some calls did not end in time and were cut off");
         }
         self.tasks.stop().await;
+        self.addresses.abort();
         self.broker.stop().await;
+        if let Some(server) = self.peer_server {
+            server.shutdown(Duration::ZERO).await;
+        }
         if let Err(error) = self.storage.close().await {
             tracing::error!(%error, "storage did not close cleanly");
         }
     }
 }
 
-/// A start that has its port and its storage.
+/// A start that has its ports and its storage.
 struct Start {
     config: Config,
     listener: rpc::Listener,
+    peer_listener: Option<rpc::Listener>,
     marker: Option<Marker>,
     metrics: Arc<Metrics>,
     storage: Storage,
     start_time_ms: i64,
 }
 
+/// What was started and must be stopped in this order if a later step fails.
+struct Running {
+    peer_server: Option<rpc::Server>,
+    catalog: CatalogGroup,
+}
+
+impl Running {
+    async fn stop(self) {
+        if let Some(server) = self.peer_server {
+            server.shutdown(Duration::ZERO).await;
+        }
+        self.catalog.group().stop().await;
+    }
+}
+
 impl Start {
     /// Goes on until the node serves. After a failure nothing runs on the storage any more.
-    async fn run(self) -> Result<Node, StartError> {
-        let config = self.config;
-        let marker = self.marker.as_ref();
-        let node = marker.map_or(FOUNDER, |marker| marker.node_id);
-        let groups = Groups::new(self.storage.clone(), node);
-        let catalog = groups.open_catalog().await?;
-        let address = self.listener.address();
-        let cluster_id = match join(&config, &groups, &catalog, address, marker).await {
-            Ok(cluster_id) => cluster_id,
-            Err(error) => {
-                catalog.group().stop().await;
-                return Err(error);
-            }
+    async fn run(mut self) -> Result<Node, StartError> {
+        let this = describe(&self.config, &self.listener, self.peer_listener.as_ref());
+        let identity = identity::find(&self.config, self.marker.take(), &this).await?;
+        let (book, addresses) = watch::channel(AddressBook::default());
+        let peers = Peers::new(identity.cluster_id.clone(), identity.node, addresses);
+        let groups = Groups::new(self.storage.clone(), peers);
+        let api = rpc::PeerApi::new(groups.clone());
+        // Before the catalog: a node that has joined gets it from the others.
+        let peer_server = match self.peer_listener.take() {
+            Some(listener) => Some(self.serve_peers(listener, &identity, &groups, api.clone())?),
+            None => None,
         };
+        let catalog = groups.open_catalog(identity.has_joined()).await?;
+        let running = Running {
+            peer_server,
+            catalog: catalog.clone(),
+        };
+        let path = self.config.data_dir.display().to_string();
+        // A group that has failed says so to whoever asks it next.
+        let members = catalog.group().addresses().await.unwrap_or_default();
+        let addresses = tokio::spawn(addresses::follow(members, catalog.watch(), book));
+        if let Err(error) = identity::enter(&identity, &catalog, this, &path).await {
+            addresses.abort();
+            running.stop().await;
+            return Err(error);
+        }
+        self.serve_clients(identity.cluster_id, groups, api, running, addresses)
+            .await
+    }
+
+    fn serve_peers(
+        &self,
+        listener: rpc::Listener,
+        identity: &Identity,
+        groups: &Groups,
+        api: rpc::PeerApi,
+    ) -> Result<rpc::Server, StartError> {
+        let groups = groups.clone();
+        let identity = PeerIdentity {
+            cluster_id: identity.cluster_id.clone(),
+            node: identity.node,
+            known: Arc::new(move |node| groups.knows(node)),
+        };
+        let metrics = Arc::clone(&self.metrics);
+        Ok(rpc::Server::start_peers(listener, api, identity, metrics)?)
+    }
+
+    async fn serve_clients(
+        self,
+        cluster_id: String,
+        groups: Groups,
+        api: rpc::PeerApi,
+        running: Running,
+        addresses: JoinHandle<()>,
+    ) -> Result<Node, StartError> {
+        let config = self.config;
         let parts = broker::Parts {
             storage: self.storage.clone(),
             groups,
-            catalog,
+            catalog: running.catalog.clone(),
             metrics: Arc::clone(&self.metrics),
             start_time_ms: self.start_time_ms,
             config: config.broker(),
         };
         let (broker, tasks) = Broker::start(parts).await;
+        api.set_broker(broker.clone());
         let options = rpc::Options {
             workers: config.worker_count(),
             connections_max: config.connections_max,
@@ -180,46 +257,38 @@ impl Start {
             Ok(server) => Ok(Node {
                 broker,
                 tasks,
+                addresses,
                 server,
+                peer_server: running.peer_server,
                 storage: self.storage,
                 drain_timeout: Duration::from_millis(config.drain_timeout_ms),
                 cluster_id,
             }),
             Err(error) => {
+                addresses.abort();
                 tasks.stop().await;
                 broker.stop().await;
+                running.stop().await;
                 Err(error.into())
             }
         }
     }
 }
 
-/// Checks that the data directory is this node's, as far as it says.
-fn claim(config: &Config) -> Result<Option<Marker>, StartError> {
-    if config.ephemeral {
-        return Ok(None);
+/// What the catalog is to know of this node.
+fn describe(
+    config: &Config,
+    listener: &rpc::Listener,
+    peer_listener: Option<&rpc::Listener>,
+) -> RegisterNode {
+    RegisterNode {
+        id: 0,
+        name: config.node_id.clone(),
+        address: listener.address().to_string(),
+        version: VERSION.to_owned(),
+        raft_address: peer_listener.map_or_else(String::new, |it| it.address().to_string()),
+        rack: config.rack.clone(),
     }
-    let Some(marker) = storage::read_marker(&config.data_dir)? else {
-        return Ok(None);
-    };
-    let path = || config.data_dir.display().to_string();
-    if marker.node_name != config.node_id {
-        return Err(StartError::OtherNode {
-            path: path(),
-            owner: marker.node_name,
-        });
-    }
-    if config
-        .cluster_id
-        .as_ref()
-        .is_some_and(|wanted| *wanted != marker.cluster_id)
-    {
-        return Err(StartError::OtherCluster {
-            path: path(),
-            cluster: marker.cluster_id,
-        });
-    }
-    Ok(Some(marker))
 }
 
 async fn open_storage(config: &Config, metrics: &Arc<Metrics>) -> Result<Storage, StartError> {
@@ -235,79 +304,4 @@ async fn open_storage(config: &Config, metrics: &Arc<Metrics>) -> Result<Storage
     opened
         .map_err(|error| StartError::Catalog(format!("opening the storage failed: {error}")))?
         .map_err(Into::into)
-}
-
-/// Founds the cluster or comes back to it, and writes down whose the data directory is. Answers the cluster's id.
-async fn join(
-    config: &Config,
-    groups: &Groups,
-    catalog: &CatalogGroup,
-    address: SocketAddr,
-    marker: Option<&Marker>,
-) -> Result<String, StartError> {
-    if catalog.view().cluster_id().is_empty() {
-        let cluster_id = match &config.cluster_id {
-            Some(id) => id.clone(),
-            None => new_cluster_id()?,
-        };
-        change(
-            catalog,
-            command::Command::FoundCluster(command::FoundCluster { cluster_id }),
-        )
-        .await?;
-    }
-    let cluster_id = catalog.view().cluster_id().to_owned();
-    let wanted = marker
-        .map(|marker| &marker.cluster_id)
-        .or(config.cluster_id.as_ref());
-    if wanted.is_some_and(|wanted| *wanted != cluster_id) {
-        let path = config.data_dir.display().to_string();
-        return Err(StartError::OtherCluster {
-            path,
-            cluster: cluster_id,
-        });
-    }
-    let me = groups.node();
-    let known = catalog.view().node(me).is_some();
-    let register = command::RegisterNode {
-        id: if known { me.0 } else { 0 },
-        name: config.node_id.clone(),
-        address: address.to_string(),
-        version: VERSION.to_owned(),
-    };
-    change(catalog, command::Command::RegisterNode(register)).await?;
-    if marker.is_none() && !config.ephemeral {
-        let marker = Marker {
-            format_version: storage::FORMAT_VERSION,
-            cluster_id: cluster_id.clone(),
-            node_id: me,
-            node_name: config.node_id.clone(),
-        };
-        storage::write_marker(&config.data_dir, &marker)?;
-    }
-    Ok(cluster_id)
-}
-
-async fn change(catalog: &CatalogGroup, command: command::Command) -> Result<(), StartError> {
-    let command = CatalogCommand {
-        time_ms: clock::now_ms(),
-        command: Some(command),
-    };
-    let failed = |error: &dyn std::fmt::Display| StartError::Catalog(error.to_string());
-    let proposal = catalog
-        .group()
-        .propose(Command::catalog(&command))
-        .await
-        .map_err(|error| failed(&error))?;
-    match proposal.wait().await.map_err(|error| failed(&error))? {
-        Reply::Catalog(Ok(_)) => Ok(()),
-        other => Err(failed(&other)),
-    }
-}
-
-/// A random id, so that two clusters are never taken for one.
-fn new_cluster_id() -> Result<String, StartError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| StartError::Catalog(error.to_string()))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

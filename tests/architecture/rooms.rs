@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 9] = [
     &["rpc"],
     &["broker"],
     &["consensus"],
-    &["storage", "membership"],
+    &["storage", "membership", "peers"],
     &["middleware"],
     &["telemetry", "machine"],
     &["types"],

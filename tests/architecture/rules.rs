@@ -22,6 +22,7 @@ const HOMES: [(&str, &[&str]); 7] = [
         &[
             "server/src/rpc",
             "server/src/middleware",
+            "server/src/peers",
             "server/src/node",
             "server/tests/rpc",
             "cli/",

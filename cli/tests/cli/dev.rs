@@ -8,7 +8,12 @@ use crate::support::{Broker, run};
 
 /// Runs a broker that must not start, and returns what it says.
 fn refused(arguments: &[&str], code: i32) -> String {
-    run("", &[&["serve"], arguments].concat(), b"").expect_error(code)
+    run(
+        "",
+        &[&["serve", "--cluster-port", "0"], arguments].concat(),
+        b"",
+    )
+    .expect_error(code)
 }
 
 #[test]

@@ -21,7 +21,7 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, oneshot},
 };
 
-use super::validate::Checked;
+use super::{Error, validate::Checked};
 use crate::{
     consensus::{Command, PartitionGroup, Proposal, ProposeError, Reply},
     machine::partition::{Outcome, Rejection},
@@ -53,10 +53,12 @@ pub(super) struct Placed {
 }
 
 /// Why a batch was not put anywhere, or may not have been.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Failure {
     Rejected(Rejection),
     Propose(ProposeError),
+    /// On the way to the leader, or there.
+    Broker(Box<Error>),
 }
 
 pub(super) type Answer = oneshot::Receiver<Result<Placed, Failure>>;

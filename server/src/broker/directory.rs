@@ -44,6 +44,8 @@ pub(super) enum NotOpen {
     Corrupt,
     /// Something that may pass.
     Failed,
+    /// Its replicas are on other nodes.
+    Elsewhere,
 }
 
 impl Directory {
@@ -86,29 +88,36 @@ impl TopicHandle {
         u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)
     }
 
-    /// The partition of a number that a client sent.
-    pub(super) fn partition(&self, number: i32) -> Result<&Arc<Partition>, Error> {
-        let unknown = || Error::UnknownPartition {
+    /// The slot of a number that a client sent.
+    pub(super) fn slot(&self, number: i32) -> Result<&Slot, Error> {
+        let slot = usize::try_from(number).ok();
+        let slot = slot.and_then(|number| self.partitions.get(number));
+        slot.ok_or_else(|| Error::UnknownPartition {
             topic: self.topic.name.clone(),
             partition: number.into(),
             partition_count: self.partition_count(),
-        };
-        let slot = usize::try_from(number)
-            .ok()
-            .and_then(|number| self.partitions.get(number));
+        })
+    }
+
+    /// The partition of a number that a client sent, if this node has a replica.
+    pub(super) fn partition(&self, number: i32) -> Result<&Arc<Partition>, Error> {
         let (topic, partition) = (&self.topic.name, number.unsigned_abs());
-        slot.ok_or_else(unknown)?
-            .as_ref()
-            .map_err(|reason| match reason {
-                NotOpen::Corrupt => Error::CorruptData {
-                    topic: topic.clone(),
-                    partition,
-                },
-                NotOpen::Failed => Error::NoLeader {
-                    topic: topic.clone(),
-                    partition,
-                },
-            })
+        self.slot(number)?.as_ref().map_err(|reason| match reason {
+            NotOpen::Corrupt => Error::CorruptData {
+                topic: topic.clone(),
+                partition,
+            },
+            NotOpen::Failed | NotOpen::Elsewhere => Error::NoLeader {
+                topic: topic.clone(),
+                partition,
+            },
+        })
+    }
+
+    /// Number of replicas of a partition.
+    pub(super) fn replica_count(&self, number: u32) -> usize {
+        let placed = self.topic.partitions.get(number as usize);
+        placed.map_or(0, |placed| placed.replicas.len())
     }
 
     /// The slots in order of number.

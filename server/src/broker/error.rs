@@ -1,5 +1,7 @@
 //! What can go wrong with a verb of the broker. One variant a fact; each maps to exactly one `ErrorReason`.
 
+use kelda_proto::v1;
+
 use crate::types::{NodeId, Offset};
 
 /// A field of a request that is out of its bounds.
@@ -22,7 +24,7 @@ impl Violation {
 }
 
 /// Why a verb failed. The documentation of `kelda.v1.ErrorReason` says what a client should do about each.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[allow(
     missing_docs,
     reason = "the fields are the numbers that the message shows"
@@ -133,6 +135,9 @@ pub enum Error {
         replication_factor: i32,
         nodes: usize,
     },
+    /// What the partition's leader said, to be handed on as it is.
+    #[error("{}", .0.message)]
+    Remote(Box<v1::Error>),
     #[error("internal error: {detail}")]
     Internal { detail: String },
 }

@@ -1,4 +1,4 @@
-//! Fetch: committed batches of a partition, waiting at its end.
+//! Reads committed batches of a partition from this node's replica, waiting at its end.
 
 use std::{
     sync::Arc,
@@ -16,7 +16,7 @@ use prost::Message;
 use tokio::sync::watch;
 
 use super::{
-    Bounds, Broker, Error, Fetch, Fetched, ReadBatch, Start,
+    Bounds, Error, Fetch, Fetched, ReadBatch, Start,
     partition::{self, Partition},
 };
 use crate::{
@@ -29,68 +29,32 @@ use crate::{
 /// Headers of entries that a search by time reads in one go, and holds in memory.
 const SEARCH_HEADS: usize = 64;
 
-/// Reads one partition. Clones are independent readers.
+/// Reads one partition from its replica on this node. Clones are independent readers.
 #[derive(Clone)]
-pub struct PartitionReader {
+pub(super) struct LocalReader {
     partition: Arc<Partition>,
     view: watch::Receiver<PartitionView>,
     stopped: watch::Receiver<bool>,
     metrics: Arc<Metrics>,
 }
 
-impl Broker {
-    /// Readers of some partitions of a topic; of all if none is named.
-    pub fn readers(&self, topic: &str, partitions: &[i32]) -> Result<Vec<PartitionReader>, Error> {
-        self.check_ready()?;
-        let directory = self.directory();
-        let topic = directory.topic(topic)?;
-        let all: Vec<i32>;
-        let numbers = if partitions.is_empty() {
-            all = (0..).take(topic.slots().len()).collect();
-            &all
-        } else {
-            partitions
-        };
-        let reader = |number: &i32| {
-            let partition = Arc::clone(topic.partition(*number)?);
-            Ok(PartitionReader {
-                view: partition.group.watch(),
-                stopped: partition.stopped(),
-                partition,
-                metrics: Arc::clone(&self.shared.metrics),
-            })
-        };
-        numbers.iter().map(reader).collect()
-    }
-
-    /// Reads from one partition, waiting for records if there are none.
-    pub async fn fetch(&self, call: Fetch) -> Result<Fetched, Error> {
-        let started = Instant::now();
-        let mut readers = self.readers(&call.topic, &[call.partition])?;
-        let mut reader = readers.pop().ok_or(Error::NotReady)?;
-        let offset = reader.resolve(Start::Offset(call.offset)).await?;
-        let fetched = reader
-            .long_poll(offset, &call, started + call.max_wait)
-            .await?;
-        reader.count(&fetched.batches);
-        self.shared.metrics.fetch_answered(started.elapsed());
-        Ok(fetched)
-    }
-}
-
-impl PartitionReader {
-    /// Number of the partition.
-    pub fn partition(&self) -> u32 {
-        self.partition.number
+impl LocalReader {
+    pub(super) fn new(partition: Arc<Partition>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            view: partition.group.watch(),
+            stopped: partition.stopped(),
+            partition,
+            metrics,
+        }
     }
 
     /// What there is to read, now.
-    pub fn bounds(&self) -> Bounds {
+    pub(super) fn bounds(&self) -> Bounds {
         partition::bounds(&self.view.borrow())
     }
 
     /// The offset that a start means.
-    pub async fn resolve(&self, start: Start) -> Result<Offset, Error> {
+    pub(super) async fn resolve(&self, start: Start) -> Result<Offset, Error> {
         let bounds = self.bounds();
         match start {
             Start::Earliest => Ok(bounds.log_start),
@@ -108,7 +72,7 @@ impl PartitionReader {
 
     /// Committed batches from the one that holds `from`, while they begin below `to`; about `bytes_max` of them, but
     /// at least one if there is one.
-    pub async fn read(
+    pub(super) async fn read(
         &self,
         from: Offset,
         to: Offset,
@@ -119,13 +83,13 @@ impl PartitionReader {
         Ok(batches)
     }
 
-    fn count(&self, batches: &[ReadBatch]) {
+    pub(super) fn count(&self, batches: &[ReadBatch]) {
         let records = batches.iter().map(|batch| u64::from(batch.record_count));
         let bytes = batches.iter().map(|batch| batch.records.len() as u64);
         self.metrics.fetched(records.sum(), bytes.sum());
     }
 
-    /// As [`PartitionReader::read`], for what is not handed out.
+    /// As [`LocalReader::read`], for what is not handed out.
     async fn look(
         &self,
         from: Offset,
@@ -159,7 +123,7 @@ impl PartitionReader {
     }
 
     /// Waits until there is a record behind `offset`, or `offset` is no longer there. Safe to cancel.
-    pub async fn wait_for_end_above(&mut self, offset: Offset) -> Result<Bounds, Error> {
+    pub(super) async fn wait_for_end_above(&mut self, offset: Offset) -> Result<Bounds, Error> {
         self.wait_for(|view| view.end > offset || view.log_start > offset)
             .await
     }
@@ -183,7 +147,7 @@ impl PartitionReader {
 
     /// Reads twice at most, however many appends there are meanwhile: the running total of bytes tells when there is
     /// enough.
-    async fn long_poll(
+    pub(super) async fn long_poll(
         &mut self,
         offset: Offset,
         call: &Fetch,

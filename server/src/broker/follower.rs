@@ -28,8 +28,8 @@ use crate::{
     types::{CATALOG_GROUP, GroupId},
 };
 
-/// Groups that are opened at a time.
-const OPEN_AT_ONCE: usize = 32;
+/// Groups that are opened at a time: each waits for a few commits, which it shares with the others.
+const OPEN_AT_ONCE: usize = 256;
 /// Groups of one topic that are deleted at a time.
 const DELETE_AT_ONCE: usize = 32;
 /// When a group that failed to open is tried again; the time doubles with each failure.
@@ -55,9 +55,15 @@ struct Closed {
 impl Opener {
     async fn open(&self, closed: Closed) -> (Closed, Slot) {
         let Closed { topic, group, .. } = &closed;
+        let placed = topic.partitions.get(closed.number);
+        let founders = placed.map_or(&[][..], |placed| &placed.founders);
+        let replicas = placed.map_or(&[][..], |placed| &placed.replicas);
+        if !replicas.contains(&self.groups.node()) {
+            return (closed, Err(NotOpen::Elsewhere));
+        }
         let (topic, number) = (&topic.name, u32::try_from(closed.number));
         let number = number.unwrap_or(u32::MAX);
-        let slot = match self.groups.open_partition(*group).await {
+        let slot = match self.groups.open_partition(*group, founders).await {
             Ok(opened) => Ok(Partition::new(
                 topic.clone(),
                 number,

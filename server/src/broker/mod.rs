@@ -9,17 +9,30 @@ mod disk;
 mod error;
 mod fetch;
 mod follower;
+mod forward;
 mod gauges;
+mod members;
+mod nodes;
 mod offsets;
 mod partition;
 mod produce;
+mod reader;
+mod remote;
 mod retention;
+mod route;
 mod status;
 mod topics;
 mod validate;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use futures::{StreamExt as _, stream};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, watch},
@@ -37,8 +50,13 @@ pub use calls::{
     Session, Start, StreamTerms,
 };
 pub use error::{Error, Violation};
-pub use fetch::PartitionReader;
 pub use produce::PendingProduce;
+pub use reader::PartitionReader;
+
+/// Groups whose leadership is handed over at a time, how long each may take, and how long all of them.
+const HAND_OVER_AT_ONCE: usize = 64;
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the broker behaves.
 #[derive(Clone, Debug)]
@@ -87,7 +105,12 @@ struct Shared {
     disk: disk::Disk,
     metrics: Arc<Metrics>,
     in_flight: Arc<Semaphore>,
+    leaders: Arc<route::Leaders>,
+    forwarding: forward::Forwarding,
+    /// Carries what outlives the call that began it.
+    runtime: Handle,
     ready: watch::Sender<bool>,
+    draining: AtomicBool,
     start_time_ms: i64,
 }
 
@@ -130,11 +153,16 @@ impl Broker {
             runtime: Handle::current(),
         };
         let (directory, follower) = follower::follow(opener, catalog.watch(), &storage).await;
+        let keep_catalog = members::keep_catalog(catalog.clone());
+        let keep_partitions = members::keep_partitions(directory.clone());
+        let leaders = Arc::new(route::Leaders::default());
         let retention = retention::run(
             directory.clone(),
             catalog.clone(),
+            Arc::clone(&leaders),
             config.retention_interval,
         );
+        let has_leader = catalog.group().leader().is_some();
         let broker = Self {
             shared: Arc::new(Shared {
                 groups,
@@ -143,12 +171,23 @@ impl Broker {
                 disk: disk::Disk::new(storage),
                 metrics,
                 in_flight: Arc::new(Semaphore::new(config.in_flight_bytes_max)),
-                ready: watch::channel(true).0,
+                leaders,
+                forwarding: forward::Forwarding::default(),
+                runtime: Handle::current(),
+                ready: watch::channel(has_leader).0,
+                draining: AtomicBool::new(false),
                 start_time_ms,
             }),
         };
         gauges::register(&broker);
-        (broker, Tasks(vec![follower, tokio::spawn(retention)]))
+        let tasks = vec![
+            follower,
+            tokio::spawn(retention),
+            tokio::spawn(keep_catalog),
+            tokio::spawn(keep_partitions),
+            tokio::spawn(broker.clone().keep_ready()),
+        ];
+        (broker, Tasks(tasks))
     }
 
     /// Whether this node can serve: it knows a leader of the catalog and is not stopping.
@@ -156,9 +195,37 @@ impl Broker {
         self.shared.ready.subscribe()
     }
 
-    /// From now on the broker is not ready and takes no produce.
+    /// Hands the groups that this node leads to others, so that nobody has to wait for an election.
+    pub async fn hand_over(&self) {
+        let directory = self.shared.directory.borrow().clone();
+        let groups = directory
+            .partitions()
+            .map(|partition| partition.group.group());
+        let groups = groups.chain([self.shared.catalog.group()]);
+        let handing_over = stream::iter(groups).for_each_concurrent(HAND_OVER_AT_ONCE, |group| {
+            group.hand_over(HAND_OVER_PATIENCE)
+        });
+        // What is not handed over in time is taken over by election.
+        let _ = tokio::time::timeout(HAND_OVER_TIMEOUT, handing_over).await;
+    }
+
+    /// From now on the broker is not ready and takes no calls.
     pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
         self.shared.ready.send_replace(false);
+    }
+
+    /// Keeps readiness true while there is a leader of the catalog, until the broker drains.
+    async fn keep_ready(self) {
+        let group = self.shared.catalog.group();
+        loop {
+            let leader = group.leader();
+            self.shared.ready.send_if_modified(|ready| {
+                let now = leader.is_some() && !self.shared.draining.load(Ordering::Relaxed);
+                std::mem::replace(ready, now) != now
+            });
+            group.leader_changed(leader).await;
+        }
     }
 
     /// Stops all groups.
@@ -173,10 +240,10 @@ impl Broker {
     }
 
     fn check_ready(&self) -> Result<(), Error> {
-        if *self.shared.ready.borrow() {
-            Ok(())
-        } else {
+        if self.shared.draining.load(Ordering::Relaxed) {
             Err(Error::NotReady)
+        } else {
+            Ok(())
         }
     }
 }

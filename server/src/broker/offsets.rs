@@ -7,7 +7,10 @@ use kelda_proto::{
     v1,
 };
 
-use super::{Bounds, Broker, Error, Start, directory::TopicHandle, partition::Partition};
+use super::{
+    Bounds, Broker, Error, Start,
+    partition::{Partition, unavailable},
+};
 use crate::{consensus::Command, types::Offset};
 
 impl Broker {
@@ -19,7 +22,7 @@ impl Broker {
         start: Start,
     ) -> Result<Vec<v1::PartitionOffset>, Error> {
         let mut offsets = Vec::new();
-        for reader in self.readers(topic, partitions)? {
+        for reader in self.readers(topic, partitions).await? {
             let offset = reader.resolve(start).await?;
             offsets.push(partition_offset(
                 reader.partition(),
@@ -39,42 +42,44 @@ impl Broker {
         trims: &[(i32, i64)],
     ) -> Result<Vec<v1::PartitionOffset>, Error> {
         self.check_ready()?;
-        let directory = self.directory();
-        let topic = directory.topic(topic)?;
-        let targets = check_trims(topic, trims)?;
-        let mut offsets = Vec::with_capacity(targets.len());
-        for (partition, before) in targets {
-            partition.trim(before).await?;
-            let bounds = partition.bounds();
-            offsets.push(partition_offset(partition.number, bounds.log_start, bounds));
-            partition.compact_soon();
+        self.check_trims(topic, trims).await?;
+        let mut offsets = Vec::with_capacity(trims.len());
+        for (number, before) in trims {
+            let bounds = self.trim_at_leader(topic, *number, *before).await?;
+            offsets.push(partition_offset(
+                number.unsigned_abs(),
+                bounds.log_start,
+                bounds,
+            ));
         }
         Ok(offsets)
     }
+
+    /// Checks every trim before the first is carried out.
+    async fn check_trims(&self, topic: &str, trims: &[(i32, i64)]) -> Result<(), Error> {
+        let numbers: Vec<i32> = trims.iter().map(|(number, _)| *number).collect();
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        let readers = self.readers(topic, &numbers).await?;
+        for (reader, (_, before)) in readers.iter().zip(trims) {
+            below(*before, reader.bounds())?;
+        }
+        Ok(())
+    }
 }
 
-/// Checks every trim before the first is carried out.
-fn check_trims(
-    topic: &TopicHandle,
-    trims: &[(i32, i64)],
-) -> Result<Vec<(Arc<Partition>, Offset)>, Error> {
-    let check = |(number, before): &(i32, i64)| {
-        let partition = topic.partition(*number)?;
-        let Bounds { log_start, end } = partition.bounds();
-        let before = match u64::try_from(*before).map(Offset) {
-            Ok(before) if before <= end => before,
-            Err(_) if *before == -1 => end,
-            _ => {
-                return Err(Error::OffsetOutOfRange {
-                    offset: *before,
-                    log_start,
-                    end,
-                });
-            }
-        };
-        Ok((Arc::clone(partition), before))
-    };
-    trims.iter().map(check).collect()
+/// The offset that a trim means.
+fn below(before: i64, Bounds { log_start, end }: Bounds) -> Result<Offset, Error> {
+    match u64::try_from(before).map(Offset) {
+        Ok(before) if before <= end => Ok(before),
+        Err(_) if before == -1 => Ok(end),
+        _ => Err(Error::OffsetOutOfRange {
+            offset: before,
+            log_start,
+            end,
+        }),
+    }
 }
 
 fn partition_offset(partition: u32, offset: Offset, bounds: Bounds) -> v1::PartitionOffset {
@@ -87,6 +92,16 @@ fn partition_offset(partition: u32, offset: Offset, bounds: Bounds) -> v1::Parti
 }
 
 impl Partition {
+    /// Takes records below an offset that a client named out of sight, and answers what is left.
+    pub(super) async fn trim_checked(
+        self: &Arc<Self>,
+        before_offset: i64,
+    ) -> Result<Bounds, Error> {
+        self.trim(below(before_offset, self.bounds())?).await?;
+        self.compact_soon();
+        Ok(self.bounds())
+    }
+
     /// Takes records below `before` out of sight, on all replicas.
     pub(super) async fn trim(&self, before: Offset) -> Result<(), Error> {
         let trim = partition_command::Trim {
@@ -101,11 +116,11 @@ impl Partition {
             .group()
             .propose(command)
             .await
-            .map_err(|error| self.unavailable(&error))?;
+            .map_err(|error| unavailable((&self.topic, self.number), &error))?;
         proposal
             .wait()
             .await
-            .map_err(|error| self.unavailable(&error))?;
+            .map_err(|error| unavailable((&self.topic, self.number), &error))?;
         Ok(())
     }
 }

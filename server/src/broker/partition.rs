@@ -41,6 +41,11 @@ impl Partition {
         bounds(&self.group.view())
     }
 
+    /// Whether this node leads it.
+    pub(super) fn leads(&self) -> bool {
+        self.group.group().leads()
+    }
+
     /// Turns true when the partition is deleted or the node stops.
     pub(super) fn stopped(&self) -> watch::Receiver<bool> {
         self.stopped.subscribe()
@@ -50,20 +55,6 @@ impl Partition {
     pub(super) async fn stop(&self) {
         self.stopped.send_replace(true);
         self.group.group().stop().await;
-    }
-
-    pub(super) fn unavailable(&self, error: &ProposeError) -> Error {
-        match error {
-            ProposeError::NotLeader { leader } => Error::NotLeader {
-                leader: *leader,
-                address: None,
-            },
-            ProposeError::Indefinite => Error::NoLeader {
-                topic: self.topic.clone(),
-                partition: self.number,
-            },
-            ProposeError::Stopped => Error::NotReady,
-        }
     }
 
     pub(super) fn storage_error(&self, error: &storage::Error) -> Error {
@@ -100,5 +91,20 @@ pub(super) fn bounds(view: &PartitionView) -> Bounds {
     Bounds {
         log_start: view.log_start,
         end: view.end,
+    }
+}
+
+/// What a proposal's failure means for a partition of a topic.
+pub(super) fn unavailable((topic, number): (&str, u32), error: &ProposeError) -> Error {
+    match error {
+        ProposeError::NotLeader { leader } => Error::NotLeader {
+            leader: *leader,
+            address: None,
+        },
+        ProposeError::Indefinite => Error::NoLeader {
+            topic: topic.to_owned(),
+            partition: number,
+        },
+        ProposeError::Stopped => Error::NotReady,
     }
 }

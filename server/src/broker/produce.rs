@@ -11,14 +11,26 @@ use tokio::sync::oneshot;
 use super::{
     Acks, Broker, Error, PartitionProduced, Produce, Produced, StreamTerms, Violation,
     accumulator::{Answer, Failure, Pending, Placed},
-    directory::TopicHandle,
-    partition::Partition,
+    directory::{NotOpen, TopicHandle},
+    partition::{Partition, unavailable},
     validate::{self, Share},
 };
-use crate::{machine::partition::Rejection, telemetry::Metrics};
+use crate::{
+    machine::{catalog::Topic, partition::Rejection},
+    telemetry::Metrics,
+};
 
 /// Bytes that a batch counts for at least, so that a flood of tiny ones is bounded too.
 const PERMIT_BYTES_MIN: usize = 512;
+
+/// How far a produce may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// To the leaders of its partitions.
+    Cluster,
+    /// No further: another node has handed it on.
+    Here,
+}
 
 /// A produce whose place in its partitions is fixed, and which is not yet acknowledged.
 #[must_use]
@@ -32,7 +44,8 @@ pub struct PendingProduce {
 }
 
 struct PendingShare {
-    partition: Arc<Partition>,
+    topic: Arc<Topic>,
+    number: u32,
     record_count: u32,
     bytes: usize,
     record_indexes: Vec<u32>,
@@ -43,15 +56,23 @@ impl Broker {
     /// Checks and queues a produce. When this returns, its records are behind those of every earlier produce to the
     /// same partition whose `begin_produce` had returned.
     pub async fn begin_produce(&self, call: Produce) -> Result<PendingProduce, Error> {
+        self.begin(call, Reach::Cluster).await
+    }
+
+    /// As [`Broker::begin_produce`], only if this node leads the partitions.
+    pub async fn begin_produce_here(&self, call: Produce) -> Result<PendingProduce, Error> {
+        self.begin(call, Reach::Here).await
+    }
+
+    async fn begin(&self, call: Produce, reach: Reach) -> Result<PendingProduce, Error> {
         let started = Instant::now();
         self.check_ready()?;
         check_call(&call)?;
-        self.shared.disk.check_writable()?;
         let directory = self.directory();
         let topic = directory.topic(&call.topic)?;
         let partition = call
             .partition
-            .map(|number| topic.partition(number).map(|found| found.number));
+            .map(|number| topic.slot(number).map(|_| number.unsigned_abs()));
         let shares = validate::shares(topic, partition.transpose()?, call.content).await?;
         let session = call.session.map(|session| SessionStamp {
             id: session.id,
@@ -59,7 +80,7 @@ impl Broker {
             sequence: session.sequence,
         });
         let shares = self
-            .queue(topic, shares, session.as_ref(), call.expected_offset)
+            .queue(topic, shares, session.as_ref(), call.expected_offset, reach)
             .await?;
         Ok(PendingProduce {
             shares,
@@ -77,13 +98,11 @@ impl Broker {
         shares: Vec<Share>,
         session: Option<&SessionStamp>,
         expected_offset: Option<i64>,
+        reach: Reach,
     ) -> Result<Vec<PendingShare>, Error> {
         let targets = shares
             .into_iter()
-            .map(|share| {
-                let number = i32::try_from(share.partition).unwrap_or(i32::MAX);
-                Ok((Arc::clone(topic.partition(number)?), share))
-            })
+            .map(|share| Ok((self.target(topic, share.partition, reach)?, share)))
             .collect::<Result<Vec<_>, Error>>()?;
         let bytes: usize = targets
             .iter()
@@ -98,25 +117,57 @@ impl Broker {
         // The disk may have filled up while this waited.
         self.shared.disk.check_writable()?;
         let permit = Arc::new(permit);
-        let queue_share = |(partition, share): (Arc<Partition>, Share)| {
+        let queue_share = |(target, share): (Option<Arc<Partition>>, Share)| {
             let (sender, answer) = oneshot::channel();
-            let pending = PendingShare {
-                partition: Arc::clone(&partition),
+            let number = share.partition;
+            let pending_share = PendingShare {
+                topic: Arc::clone(&topic.topic),
+                number,
                 record_count: share.batch.summary.record_count,
                 bytes: share.batch.records.len(),
                 record_indexes: share.record_indexes,
                 answer,
             };
-            partition.accumulator.submit(Pending {
+            let pending = Pending {
                 batch: share.batch,
                 session: session.cloned(),
                 expected_offset,
                 answer: sender,
                 permit: Arc::clone(&permit),
-            });
-            pending
+            };
+            match target {
+                Some(partition) => partition.accumulator.submit(pending),
+                None => self.forward(&topic.topic.name, number, pending),
+            }
+            pending_share
         };
         Ok(targets.into_iter().map(queue_share).collect())
+    }
+
+    /// The partition if it is led here, `None` if its batches are to be handed on.
+    fn target(
+        &self,
+        topic: &TopicHandle,
+        number: u32,
+        reach: Reach,
+    ) -> Result<Option<Arc<Partition>>, Error> {
+        let name = &topic.topic.name;
+        let led_here = match topic.slot(i32::try_from(number).unwrap_or(i32::MAX))? {
+            Ok(partition) => partition.leads().then_some(partition),
+            Err(NotOpen::Elsewhere) => None,
+            // With other replicas the partition may be led by one of them.
+            Err(_) if topic.replica_count(number) > 1 => None,
+            Err(_) => return topic.partition(number.cast_signed()).cloned().map(Some),
+        };
+        match (led_here, reach) {
+            (Some(_), Reach::Cluster) if self.shared.forwarding.is_active(name, number) => Ok(None),
+            (Some(partition), _) => {
+                self.shared.disk.check_writable()?;
+                Ok(Some(Arc::clone(partition)))
+            }
+            (None, Reach::Cluster) => Ok(None),
+            (None, Reach::Here) => Err(self.not_led(topic, number)),
+        }
     }
 
     /// What a produce stream to `topic` may do, and what its session has done.
@@ -131,13 +182,10 @@ impl Broker {
         }
         let directory = self.directory();
         let topic = directory.topic(topic)?;
-        let mut last_sequences = Vec::new();
-        if let Some((id, epoch)) = session {
-            let partitions = topic.slots().iter().flatten();
-            last_sequences.extend(partitions.filter_map(|partition| {
-                Some((partition.number, partition.group.last_sequence(id, epoch)?))
-            }));
-        }
+        let last_sequences = match session {
+            Some((id, epoch)) => self.last_sequences(topic, id, epoch).await?,
+            None => Vec::new(),
+        };
         Ok(StreamTerms {
             window: if session.is_some() {
                 SESSION_RECENT_MAX
@@ -221,7 +269,7 @@ impl PendingProduce {
                     Ok(Ok(placed)) => Some(placed),
                     Ok(Err(error)) => {
                         failure.get_or_insert(explain(
-                            &share.partition,
+                            (&share.topic.name, share.number),
                             error,
                             self.session.as_ref(),
                             self.expected_offset,
@@ -237,7 +285,7 @@ impl PendingProduce {
             records += u64::from(share.record_count);
             bytes += share.bytes as u64;
             partitions.push(produced(
-                share.partition.number,
+                share.number,
                 share.record_count,
                 share.record_indexes,
                 placed,
@@ -272,13 +320,14 @@ fn produced(
 }
 
 fn explain(
-    partition: &Partition,
+    place: (&str, u32),
     failure: Failure,
     session: Option<&SessionStamp>,
     expected_offset: Option<i64>,
 ) -> Error {
     let rejection = match failure {
-        Failure::Propose(error) => return partition.unavailable(&error),
+        Failure::Propose(error) => return unavailable(place, &error),
+        Failure::Broker(error) => return *error,
         Failure::Rejected(rejection) => rejection,
     };
     let stamp = || session.cloned().unwrap_or_default();

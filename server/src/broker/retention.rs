@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::{
     directory::{Directory, TopicHandle},
     partition::Partition,
+    route::Leaders,
 };
 use crate::{
     consensus::CatalogGroup,
@@ -20,6 +21,7 @@ use crate::{
 pub(super) async fn run(
     directory: watch::Receiver<Arc<Directory>>,
     catalog: CatalogGroup,
+    leaders: Arc<Leaders>,
     interval: Duration,
 ) {
     loop {
@@ -28,6 +30,8 @@ pub(super) async fn run(
         for topic in directory.topics() {
             check_topic(topic).await;
         }
+        let view = catalog.view();
+        leaders.retain(|group| view.partition_of_group(group).is_some());
         if let Err(error) = catalog.compact().await {
             tracing::warn!(%error, "the catalog's old log is not deleted yet");
         }
@@ -37,6 +41,11 @@ pub(super) async fn run(
 async fn check_topic(topic: &TopicHandle) {
     for partition in topic.slots().iter().flatten() {
         if *partition.stopped().borrow() {
+            continue;
+        }
+        if !partition.group.group().leads() {
+            // What the leader deletes is deleted here too, once it is applied.
+            partition.compact().await;
             continue;
         }
         match first_kept(partition, &topic.config).await {

@@ -14,9 +14,9 @@ use super::{
     status::{count, timestamp},
 };
 use crate::{
-    consensus::{Command, ProposeError, Reply},
+    consensus::ChangeError,
     machine::{
-        catalog::{Change, Rejection, Topic, TopicRange},
+        catalog::{Rejection, Topic, TopicRange},
         topic_config,
     },
     telemetry::clock,
@@ -164,30 +164,23 @@ impl Broker {
     }
 
     /// Commits a change of the catalog and waits until this node has carried it out.
-    async fn change(&self, name: &str, command: command::Command) -> Result<Change, Error> {
+    async fn change(&self, name: &str, command: command::Command) -> Result<(), Error> {
         let command = CatalogCommand {
             time_ms: clock::now_ms(),
             command: Some(command),
         };
-        let group = self.shared.catalog.group();
-        let proposal = group
-            .propose(Command::catalog(&command))
-            .await
-            .map_err(|error| unavailable(&error))?;
-        let change = match proposal.wait().await.map_err(|error| unavailable(&error))? {
-            Reply::Catalog(Ok(change)) => change,
-            Reply::Catalog(Err(rejection)) => return Err(rejected(name, rejection)),
-            other => {
-                return Err(Error::Internal {
-                    detail: format!("the catalog answered {other}"),
-                });
-            }
+        let changed = match self.shared.catalog.change(&command).await {
+            // Whoever hears that a topic is there must find it there.
+            Err(ChangeError::Rejected(rejection)) => Err(rejected(name, rejection)),
+            Err(_) => return Err(Error::NotReady),
+            Ok(changed) => Ok(changed.version),
         };
-        let version = self.shared.catalog.view().version();
+        let known = self.shared.catalog.view().version();
+        let version = changed.as_ref().map_or(known, |version| *version);
         let mut directory = self.shared.directory.clone();
         let carried_out = directory.wait_for(|directory| directory.version >= version);
         match tokio::time::timeout(CARRY_OUT_TIMEOUT, carried_out).await {
-            Ok(Ok(_)) => Ok(change),
+            Ok(Ok(_)) => changed.map(|_| ()),
             Ok(Err(_)) => Err(Error::NotReady),
             Err(_) => Err(Error::DeadlineExceeded),
         }
@@ -271,16 +264,6 @@ fn violations(found: Vec<topic_config::Violation>) -> Vec<Violation> {
         .into_iter()
         .map(|found| Violation::new(found.field, found.message))
         .collect()
-}
-
-fn unavailable(error: &ProposeError) -> Error {
-    match error {
-        ProposeError::NotLeader { leader } => Error::NotLeader {
-            leader: *leader,
-            address: None,
-        },
-        ProposeError::Indefinite | ProposeError::Stopped => Error::NotReady,
-    }
 }
 
 fn rejected(name: &str, rejection: Rejection) -> Error {

@@ -9,9 +9,10 @@ use tokio::sync::watch;
 use super::{
     CatalogView, Group, OpenError, encode,
     group::applied_state,
+    groups::Home,
     machines::{CatalogMachine, Machine, decode_catalog},
 };
-use crate::{machine::catalog::Catalog, storage::GroupStore, types::NodeId};
+use crate::{machine::catalog::Catalog, peers::Peers, storage::GroupStore, types::NodeId};
 
 /// Entries of the catalog's log that are worth a purge. A snapshot holds the whole catalog, so not for each entry.
 const PURGE_ENTRIES: u64 = 1024;
@@ -19,12 +20,17 @@ const PURGE_ENTRIES: u64 = 1024;
 /// The catalog's group.
 #[derive(Clone)]
 pub struct CatalogGroup {
-    group: Group,
+    pub(super) group: Group,
+    pub(super) peers: Peers,
     view: watch::Receiver<CatalogView>,
 }
 
 impl CatalogGroup {
-    pub(super) async fn open(node: NodeId, store: GroupStore) -> Result<Self, OpenError> {
+    pub(super) async fn open(
+        home: &Home,
+        store: GroupStore,
+        founders: &[NodeId],
+    ) -> Result<Self, OpenError> {
         let state = store.load().await?;
         // What was saved last: the applied state, or the snapshot of a purge behind it.
         let mut applied = applied_state(&state)?;
@@ -44,8 +50,10 @@ impl CatalogGroup {
             .unwrap_or_else(Catalog::default);
         let machine = CatalogMachine::new(catalog);
         let view = machine.watch();
-        let group = Group::start(node, store, &state, Machine::Catalog(machine), &applied).await?;
-        Ok(Self { group, view })
+        let running = Machine::Catalog(machine);
+        let group = Group::start(home, store, &state, running, &applied, founders).await?;
+        let peers = home.peers.clone();
+        Ok(Self { group, peers, view })
     }
 
     /// Deletes the log behind a snapshot of the catalog once it has grown. Returns whether it had.
@@ -97,6 +105,7 @@ mod tests {
             name: "node1".to_owned(),
             address: "127.0.0.1:8080".to_owned(),
             version: version.to_string(),
+            ..command::RegisterNode::default()
         };
         let command = CatalogCommand {
             time_ms: 0,
@@ -115,8 +124,8 @@ mod tests {
             cache_bytes: 1 << 20,
         };
         let storage = Storage::open(config, Hooks::default()).expect("opened");
-        let groups = Groups::new(storage.clone(), NodeId(1));
-        let mut catalog = groups.open_catalog().await.expect("opened");
+        let groups = Groups::new(storage.clone(), Peers::alone());
+        let mut catalog = groups.open_catalog(false).await.expect("opened");
         assert!(
             !catalog.compact().await.expect("looked"),
             "nothing to purge"
@@ -131,7 +140,7 @@ mod tests {
             register(&catalog, 1, round).await;
             let before = catalog.view();
             catalog.group().stop().await;
-            catalog = groups.open_catalog().await.expect("opened again");
+            catalog = groups.open_catalog(false).await.expect("opened again");
             assert_eq!(*catalog.view(), *before);
             assert!(catalog.group().purged().is_some());
         }

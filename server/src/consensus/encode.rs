@@ -50,7 +50,7 @@ pub(super) fn entry_id(id: &LogId) -> EntryId {
     }
 }
 
-fn stored_log_id(id: &LogId) -> stored::LogId {
+pub(super) fn stored_log_id(id: &LogId) -> stored::LogId {
     stored::LogId {
         term: id.leader_id.term,
         node: id.leader_id.node_id.0,
@@ -58,7 +58,7 @@ fn stored_log_id(id: &LogId) -> stored::LogId {
     }
 }
 
-fn from_stored_log_id(id: &stored::LogId) -> LogId {
+pub(super) fn from_stored_log_id(id: &stored::LogId) -> LogId {
     LogId::new(
         CommittedLeaderId {
             term: id.term,
@@ -68,28 +68,37 @@ fn from_stored_log_id(id: &stored::LogId) -> LogId {
     )
 }
 
-pub(super) fn encode_vote(vote: &Vote) -> Bytes {
+pub(super) fn stored_vote(vote: &Vote) -> stored::Vote {
     let leader = vote.leader_id();
     stored::Vote {
         term: leader.term,
         node: leader.node_id.0,
         committed: vote.is_committed(),
     }
-    .encode_to_vec()
-    .into()
+}
+
+pub(super) fn from_stored_vote(vote: stored::Vote) -> Vote {
+    let node = NodeId(vote.node);
+    if vote.committed {
+        Vote::new_committed(vote.term, node)
+    } else {
+        Vote::new(vote.term, node)
+    }
+}
+
+pub(super) fn encode_vote(vote: &Vote) -> Bytes {
+    stored_vote(vote).encode_to_vec().into()
 }
 
 pub(super) fn decode_vote(bytes: &Bytes) -> Result<Vote, Invalid> {
     let vote = stored::Vote::decode(bytes.clone()).map_err(|_| Invalid::new("vote"))?;
-    let node = NodeId(vote.node);
-    Ok(if vote.committed {
-        Vote::new_committed(vote.term, node)
-    } else {
-        Vote::new(vote.term, node)
-    })
+    Ok(from_stored_vote(vote))
 }
 
-fn stored_membership(membership: &Membership, log_id: Option<&LogId>) -> stored::Membership {
+pub(super) fn stored_membership(
+    membership: &Membership,
+    log_id: Option<&LogId>,
+) -> stored::Membership {
     stored::Membership {
         configs: membership
             .get_joint_config()
@@ -109,7 +118,9 @@ fn stored_membership(membership: &Membership, log_id: Option<&LogId>) -> stored:
     }
 }
 
-fn from_stored_membership(membership: stored::Membership) -> Result<StoredMembership, Invalid> {
+pub(super) fn from_stored_membership(
+    membership: stored::Membership,
+) -> Result<StoredMembership, Invalid> {
     let log_id = membership.log_id.as_ref().map(from_stored_log_id);
     let configs: Vec<BTreeSet<NodeId>> = membership
         .configs
@@ -212,7 +223,7 @@ pub(super) fn decode_applied(bytes: &Bytes) -> Result<AppliedState, Invalid> {
     })
 }
 
-pub(super) fn encode_snapshot(meta: &SnapshotMeta, machine: &Bytes) -> Bytes {
+pub(super) fn stored_snapshot(meta: &SnapshotMeta, machine: &Bytes) -> stored::Snapshot {
     stored::Snapshot {
         last: meta.last_log_id.as_ref().map(stored_log_id),
         membership: Some(stored_membership(
@@ -221,15 +232,23 @@ pub(super) fn encode_snapshot(meta: &SnapshotMeta, machine: &Bytes) -> Bytes {
         )),
         machine: machine.clone(),
     }
-    .encode_to_vec()
-    .into()
 }
 
-pub(super) fn decode_snapshot(bytes: &Bytes) -> Result<(SnapshotMeta, Bytes), Invalid> {
-    let snapshot = stored::Snapshot::decode(bytes.clone()).map_err(|_| Invalid::new("snapshot"))?;
+pub(super) fn from_stored_snapshot(
+    snapshot: stored::Snapshot,
+) -> Result<(SnapshotMeta, Bytes), Invalid> {
     let meta = SnapshotMeta {
         last_log_id: snapshot.last.as_ref().map(from_stored_log_id),
         last_membership: from_stored_membership(snapshot.membership.unwrap_or_default())?,
     };
     Ok((meta, snapshot.machine))
+}
+
+pub(super) fn encode_snapshot(meta: &SnapshotMeta, machine: &Bytes) -> Bytes {
+    stored_snapshot(meta, machine).encode_to_vec().into()
+}
+
+pub(super) fn decode_snapshot(bytes: &Bytes) -> Result<(SnapshotMeta, Bytes), Invalid> {
+    let snapshot = stored::Snapshot::decode(bytes.clone()).map_err(|_| Invalid::new("snapshot"))?;
+    from_stored_snapshot(snapshot)
 }

@@ -1,21 +1,23 @@
 //! One running group: takes commands, answers when they are committed and applied.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use openraft::{
-    Config, ServerState, SnapshotPolicy,
+    Config, SnapshotPolicy,
     async_runtime::WatchReceiver,
-    errors::{ClientWriteError, InitializeError, RaftError},
+    errors::ClientWriteError,
     raft::{ClientWriteResult, responder::ProgressResponder},
 };
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Command, Member, PartitionView, Raft, Reply, TypeConfig,
+    Command, PartitionView, Raft, Reply, TypeConfig,
     encode::{self, AppliedState},
+    groups::Home,
+    inbox::Inbox,
     log_store::LogStore,
     machines::{Machine, PartitionMachine, RetentionPoint},
-    network::Peers,
+    network::Network,
     state_machine::StateMachine,
 };
 use crate::{
@@ -23,9 +25,6 @@ use crate::{
     storage::{self, GroupState, GroupStore},
     types::{GroupId, LogIndex, NodeId},
 };
-
-/// How long a group of one voter may take to lead and to apply its log when it is opened.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a group could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +97,7 @@ pub struct Group {
     pub(super) id: GroupId,
     pub(super) raft: Raft,
     pub(super) store: GroupStore,
+    inbox: Inbox,
 }
 
 impl Group {
@@ -123,17 +123,19 @@ impl Group {
 
     /// Stops the group. What was acknowledged is durable; what is under way may or may not be carried out.
     pub async fn stop(&self) {
+        self.inbox.remove(self.id);
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(group = %self.id, %error, "group did not stop cleanly");
         }
     }
 
     pub(super) async fn start(
-        node: NodeId,
+        home: &Home,
         store: GroupStore,
         state: &GroupState,
         machine: Machine,
         applied: &AppliedState,
+        founders: &[NodeId],
     ) -> Result<Self, OpenError> {
         let id = store.id();
         let failed = |detail: String| OpenError::Raft { group: id, detail };
@@ -143,43 +145,27 @@ impl Group {
         let config = config()
             .validate()
             .map_err(|error| failed(error.to_string()))?;
-        let raft = match Raft::new(node, Arc::new(config), Peers, log, machine).await {
+        let network = Network {
+            peers: home.peers.clone(),
+            group: id,
+        };
+        let me = home.peers.node();
+        let raft = match Raft::new(me, Arc::new(config), network, log, machine).await {
             Ok(raft) => raft,
             Err(error) => return Err(explain(&store, state, &error).await),
         };
-        let group = Self { id, raft, store };
-        if let Err(error) = group.lead_alone(node, state).await {
+        home.inbox.add(id, raft.clone());
+        let group = Self {
+            id,
+            raft,
+            store,
+            inbox: home.inbox.clone(),
+        };
+        if let Err(error) = group.take_part(me, founders).await {
             group.stop().await;
             return Err(explain(&group.store, state, &error).await);
         }
         Ok(group)
-    }
-
-    /// Founds the group with this node as its one voter if it is new, takes the lead, and applies its log.
-    ///
-    /// A single voter needs neither heartbeats nor elections by timeout, so its clock stays off: idle costs nothing.
-    async fn lead_alone(&self, node: NodeId, state: &GroupState) -> Result<(), io::Error> {
-        let members = BTreeMap::from([(node, Member::default())]);
-        match self.raft.initialize(members).await {
-            // A new group elects its first leader by itself.
-            Ok(()) => {}
-            Err(RaftError::APIError(InitializeError::NotAllowed(_))) if self.raft.is_leader() => {}
-            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
-                let elected = self.raft.trigger().elect(false).await;
-                elected.map_err(io::Error::other)?;
-            }
-            Err(error) => return Err(io::Error::other(error)),
-        }
-        let wait = self.raft.wait(Some(OPEN_TIMEOUT));
-        wait.state(ServerState::Leader, "the only voter leads")
-            .await
-            .map_err(io::Error::other)?;
-        if let Some(last) = state.last {
-            wait.applied_index_at_least(Some(last.index.0), "the log is applied")
-                .await
-                .map_err(io::Error::other)?;
-        }
-        Ok(())
     }
 }
 
@@ -214,18 +200,16 @@ pub struct PartitionGroup {
 }
 
 impl PartitionGroup {
-    pub(super) async fn open(node: NodeId, store: GroupStore) -> Result<Self, OpenError> {
+    pub(super) async fn open(
+        home: &Home,
+        store: GroupStore,
+        founders: &[NodeId],
+    ) -> Result<Self, OpenError> {
         let state = store.load().await?;
         let applied = applied_state(&state)?;
         let machine = PartitionMachine::new(restore(&state, &applied)?, retention_point(&state)?);
-        let group = Group::start(
-            node,
-            store,
-            &state,
-            Machine::Partition(Arc::clone(&machine)),
-            &applied,
-        )
-        .await?;
+        let running = Machine::Partition(Arc::clone(&machine));
+        let group = Group::start(home, store, &state, running, &applied, founders).await?;
         Ok(Self { group, machine })
     }
 

@@ -1,41 +1,90 @@
 //! Opening and deleting the groups of this node.
 
-use super::{CatalogGroup, OpenError, PartitionGroup};
+use kelda_proto::internal::v1::{RaftRequest, RaftResponse};
+
+use super::{CatalogGroup, OpenError, PartitionGroup, inbox::Inbox};
 use crate::{
+    peers::Peers,
     storage::{self, Storage},
     types::{CATALOG_GROUP, GroupId, NodeId},
 };
 
-/// Opens groups on this node's storage.
+/// What the groups of a node share.
+#[derive(Clone)]
+pub(super) struct Home {
+    pub(super) peers: Peers,
+    pub(super) inbox: Inbox,
+}
+
+/// Opens groups on this node's storage. Clones share them.
 #[derive(Clone)]
 pub struct Groups {
     storage: Storage,
-    node: NodeId,
+    home: Home,
 }
 
 impl Groups {
-    /// Groups of `node`, stored in `storage`. Their tasks run on the runtime that opens them.
-    pub fn new(storage: Storage, node: NodeId) -> Self {
-        Self { storage, node }
+    /// Groups of a node, stored in `storage`, that reach their members through `peers`. Their tasks run on the runtime
+    /// that opens them.
+    pub fn new(storage: Storage, peers: Peers) -> Self {
+        Self {
+            storage,
+            home: Home {
+                peers,
+                inbox: Inbox::default(),
+            },
+        }
     }
 
     /// The node.
     pub fn node(&self) -> NodeId {
-        self.node
+        self.home.peers.node()
     }
 
-    /// Opens the catalog, founding it if it is new.
-    pub async fn open_catalog(&self) -> Result<CatalogGroup, OpenError> {
-        CatalogGroup::open(self.node, self.storage.group(CATALOG_GROUP)).await
+    /// The way to the other nodes.
+    pub fn peers(&self) -> &Peers {
+        &self.home.peers
     }
 
-    /// Opens a partition's group, founding it if it is new. A group must not be opened twice at a time.
-    pub async fn open_partition(&self, id: GroupId) -> Result<PartitionGroup, OpenError> {
-        PartitionGroup::open(self.node, self.storage.group(id)).await
+    /// Opens the catalog. If it is new, this node founds it, unless it has `joined` others, who will send it.
+    pub async fn open_catalog(&self, joined: bool) -> Result<CatalogGroup, OpenError> {
+        let founders = if joined {
+            Vec::new()
+        } else {
+            vec![self.node()]
+        };
+        let store = self.storage.group(CATALOG_GROUP);
+        let catalog = CatalogGroup::open(&self.home, store, &founders).await?;
+        self.home.inbox.set_catalog(catalog.watch());
+        Ok(catalog)
+    }
+
+    /// Opens a partition's group. If it is new, `founders` found it. A group must not be opened twice at a time.
+    pub async fn open_partition(
+        &self,
+        id: GroupId,
+        founders: &[NodeId],
+    ) -> Result<PartitionGroup, OpenError> {
+        PartitionGroup::open(&self.home, self.storage.group(id), founders).await
     }
 
     /// Deletes the data of a group that is not open.
     pub async fn delete(&self, id: GroupId) -> Result<(), storage::Error> {
         self.storage.delete_group(id).await
+    }
+
+    /// Whether a node belongs to the cluster, as far as this one knows.
+    pub fn knows(&self, node: NodeId) -> bool {
+        self.home.inbox.knows(node)
+    }
+
+    /// Hands what another node said to its group.
+    pub async fn receive(&self, from: NodeId, request: RaftRequest) -> RaftResponse {
+        let call = request.call;
+        let message = self.home.inbox.receive(from, request).await;
+        RaftResponse {
+            call,
+            message: Some(message),
+        }
     }
 }

@@ -5,16 +5,21 @@
 //! The Raft log is the partition log: a record is stored once, in the entry that carries it.
 
 mod catalog;
+mod changes;
 mod encode;
+mod founding;
 mod group;
 mod groups;
+mod inbox;
 mod log_store;
 mod machines;
+mod members;
 mod network;
 mod retention;
 mod state_machine;
 #[cfg(test)]
 mod suite_tests;
+mod wire;
 
 use std::fmt;
 
@@ -23,9 +28,11 @@ use kelda_proto::internal::v1::{CatalogCommand, PartitionCommand};
 use prost::Message;
 
 pub use catalog::CatalogGroup;
+pub use changes::{ChangeError, Changed, answer};
 pub use group::{Group, OpenError, PartitionGroup, Proposal, ProposeError};
 pub use groups::Groups;
 pub use machines::{CatalogView, PartitionView};
+pub use members::Members;
 
 use crate::{
     machine::{catalog as catalog_machine, partition},

@@ -48,6 +48,10 @@ pub struct Node {
     pub address: String,
     /// Software version.
     pub version: String,
+    /// Address for other nodes, host:port.
+    pub raft_address: String,
+    /// Where it stands; empty: not said.
+    pub rack: String,
 }
 
 /// A topic.
@@ -70,8 +74,10 @@ pub struct Topic {
 pub struct Partition {
     /// Its Raft group.
     pub group: GroupId,
-    /// Where it is.
+    /// Where it is, or is to be. Its Raft group knows who its members are now.
     pub replicas: Vec<NodeId>,
+    /// Where it was created: these nodes found its group, with these members.
+    pub founders: Vec<NodeId>,
 }
 
 /// Which topics to go through, in ascending order of name.
@@ -220,6 +226,19 @@ impl Catalog {
             .map(|(topic, partition)| (topic.as_ref(), *partition))
     }
 
+    /// Replicas of the partition that a group belongs to.
+    pub fn replicas_of_group(&self, group: GroupId) -> Option<&[NodeId]> {
+        let (topic, partition) = self.groups.get(&group)?;
+        let topic = self.topics.get(topic)?;
+        let partition = topic.partitions.get(*partition as usize)?;
+        Some(&partition.replicas)
+    }
+
+    /// The id that the next node gets; all below it were given out.
+    pub fn next_node(&self) -> NodeId {
+        NodeId(self.next_node_id)
+    }
+
     /// The group that the next partition gets; all below it were given out.
     pub fn next_group(&self) -> GroupId {
         GroupId(self.next_group_id)
@@ -268,6 +287,8 @@ impl Catalog {
             name: register.name.clone(),
             address: register.address.clone(),
             version: register.version.clone(),
+            raft_address: register.raft_address.clone(),
+            rack: register.rack.clone(),
         };
         if is_new {
             limited(self.nodes.len() + 1, NODES_MAX)?;
@@ -378,9 +399,11 @@ impl Catalog {
             let group = GroupId(self.next_group_id);
             self.next_group_id += 1;
             self.groups.insert(group, (Arc::clone(name), number));
+            let replicas: Vec<NodeId> = set.nodes.iter().copied().map(NodeId).collect();
             topic.partitions.push(Partition {
                 group,
-                replicas: set.nodes.iter().copied().map(NodeId).collect(),
+                founders: replicas.clone(),
+                replicas,
             });
         }
     }

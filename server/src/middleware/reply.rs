@@ -45,6 +45,14 @@ impl Reply {
         }
     }
 
+    /// An error that another node made with [`Reply::into_item`].
+    pub fn from_item(item: &v1::Error) -> Self {
+        Self {
+            metadata: item.metadata.clone(),
+            ..Self::new(item.reason(), item.message.clone())
+        }
+    }
+
     /// Adds to the metadata. The contract says which keys each reason has.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: &impl ToString) -> Self {
@@ -143,6 +151,7 @@ fn code_of(reason: ErrorReason) -> Code {
         ErrorReason::NotLeader | ErrorReason::NoLeader | ErrorReason::NotReady => Code::Unavailable,
         ErrorReason::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorReason::CorruptData => Code::DataLoss,
+        ErrorReason::NotAMember => Code::PermissionDenied,
         ErrorReason::Internal => Code::Internal,
     }
 }
@@ -199,7 +208,7 @@ mod tests {
                 comment.clear();
             }
         }
-        assert_eq!(checked, 25, "every reason of the contract was found");
+        assert_eq!(checked, 26, "every reason of the contract was found");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::{
     decode_errors::{DecodeErrors, DecodeErrorsLayer},
     observe::{Observe, ObserveLayer},
     observe_events::{ObserveEvents, ObserveEventsLayer},
+    peer_identity::{IdentifyPeer, PeerIdentity, PeerIdentityLayer},
     receive::{LimitReceived, ReceiveLayer},
     shed::{ShedLayer, ShedLoad},
     shed_events::{ShedEvents, ShedEventsLayer},
@@ -82,6 +83,39 @@ impl ClientStack {
             .layer(&self.receive)
             // Right around the services: it translates what tonic says in their place.
             .layer(DecodeErrorsLayer)
+            .service(service)
+    }
+}
+
+/// A service in the stack of nodes.
+pub type Peer<S> = Observe<IdentifyPeer<S>>;
+
+/// The stack around what nodes ask each other. It sheds nothing: a shed heartbeat is an election.
+#[derive(Clone, Debug)]
+pub struct PeerStack {
+    observe: ObserveLayer,
+    identity: PeerIdentityLayer,
+}
+
+impl PeerStack {
+    /// Makes the stack of a node.
+    pub fn new(methods: Methods, metrics: Arc<Metrics>, identity: PeerIdentity) -> Self {
+        Self {
+            observe: ObserveLayer {
+                methods: Arc::new(methods),
+                metrics,
+            },
+            identity: PeerIdentityLayer::new(identity),
+        }
+    }
+
+    /// Puts the stack around a service.
+    pub fn service<S>(&self, service: S) -> Peer<S> {
+        ServiceBuilder::new()
+            // Outermost, so that it sees what is refused too.
+            .layer(&self.observe)
+            // Before the request is read: strangers have nothing to say here.
+            .layer(&self.identity)
             .service(service)
     }
 }

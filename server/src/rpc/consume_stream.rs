@@ -52,7 +52,7 @@ pub(super) async fn events(
 ) -> Result<BoxStream<'static, Message>, Error> {
     let plan = Plan::check(request)?;
     let numbers: Vec<i32> = plan.partitions.iter().map(|(number, _)| *number).collect();
-    let readers = broker.readers(&plan.topic, &numbers)?;
+    let readers = broker.readers(&plan.topic, &numbers).await?;
     let (sender, receiver) = mpsc::channel(1);
     let mut stream = Stream {
         partitions: Vec::with_capacity(readers.len()),

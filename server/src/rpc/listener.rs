@@ -13,21 +13,33 @@ use crate::telemetry::{Metrics, Shed};
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Somebody else has the port.
-    #[error("port {} is in use: choose another with --port, or stop what uses it", .0.port())]
-    InUse(SocketAddr),
+    #[error("port {} is in use: choose another with {flag}, or stop what uses it", address.port())]
+    InUse {
+        /// Where.
+        address: SocketAddr,
+        /// The flag that says so.
+        flag: &'static str,
+    },
     /// The address is not this machine's.
     #[error("{} is not an address of this machine: choose another with --address", .0.ip())]
     NotHere(SocketAddr),
     /// The port is reserved.
-    #[error("port {} needs privileges: choose one above 1023 with --port", .0.port())]
-    NotAllowed(SocketAddr),
+    #[error("port {} needs privileges: choose one above 1023 with {flag}", address.port())]
+    NotAllowed {
+        /// Where.
+        address: SocketAddr,
+        /// The flag that says so.
+        flag: &'static str,
+    },
     /// Something else.
-    #[error("can not listen on {address}, as --address and --port say: {source}")]
+    #[error("can not listen on {address}, as --address and {flag} say: {source}")]
     Other {
         /// Where.
         address: SocketAddr,
         /// Why.
         source: io::Error,
+        /// The flag that says so.
+        flag: &'static str,
     },
 }
 
@@ -45,8 +57,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on `address`; port 0 takes a free one.
-    pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
+    /// Listens on `address`, whose port `flag` is for; port 0 takes a free one.
+    pub fn bind(address: SocketAddr, flag: &'static str) -> Result<Self, BindError> {
         let listen = || {
             let inner = std::net::TcpListener::bind(address)?;
             inner.set_nonblocking(true)?;
@@ -54,10 +66,14 @@ impl Listener {
             Ok(Self { inner, address })
         };
         listen().map_err(|source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => BindError::InUse(address),
+            io::ErrorKind::AddrInUse => BindError::InUse { address, flag },
             io::ErrorKind::AddrNotAvailable => BindError::NotHere(address),
-            io::ErrorKind::PermissionDenied => BindError::NotAllowed(address),
-            _ => BindError::Other { address, source },
+            io::ErrorKind::PermissionDenied => BindError::NotAllowed { address, flag },
+            _ => BindError::Other {
+                address,
+                source,
+                flag,
+            },
         })
     }
 

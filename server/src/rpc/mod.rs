@@ -12,6 +12,7 @@ mod dispatch;
 mod health;
 mod http;
 mod listener;
+mod peer;
 mod produce;
 mod produce_stream;
 mod reflection;
@@ -21,4 +22,5 @@ mod status;
 mod topics;
 
 pub use listener::{BindError, Listener};
+pub use peer::PeerApi;
 pub use server::{Options, Server, StartError};

@@ -17,21 +17,22 @@ use tokio::{
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, transport};
-use tower::Service;
+use tower::{Service, ServiceExt};
 
 use super::{
     connection::Connection,
     dispatch::Dispatch,
     http::{self, Pages},
     listener::{self, Accepted, Listener},
+    peer::PeerApi,
     reflection,
     routes::Routes,
 };
 use crate::{
     broker::Broker,
     middleware::{
-        Methods,
-        stacks::{ClientConfig, ClientStack},
+        Methods, PeerIdentity,
+        stacks::{ClientConfig, ClientStack, PeerStack},
     },
     telemetry::Metrics,
 };
@@ -41,6 +42,9 @@ const ACCEPTED_MAX: usize = 64;
 /// Threads a worker may use for what would block it, and how long they stay without work.
 const BLOCKING_THREADS_MAX: usize = 4;
 const BLOCKING_THREAD_KEEP: Duration = Duration::from_secs(2);
+
+/// Connections of other nodes at a time: some for each node of a large cluster.
+const PEER_CONNECTIONS_MAX: usize = 1000;
 
 /// How a node serves its clients.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +104,31 @@ impl Server {
             metrics: Arc::clone(&metrics),
         });
         let service = Dispatch::new(&stack, Routes::new(broker, &stopping), pages);
-        Self::serve(listener, &service, metrics, options, stopping)
+        Self::serve(listener, &service, "rpc", metrics, options, stopping)
+    }
+
+    /// Serves the other nodes of the cluster. Must be called on the runtime that is to accept connections.
+    pub fn start_peers(
+        listener: Listener,
+        api: PeerApi,
+        identity: PeerIdentity,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
+        let methods = Methods::from_descriptors(&reflection::DESCRIPTORS)
+            .expect("the descriptors were compiled by our own build");
+        let stack = PeerStack::new(methods, Arc::clone(&metrics), identity);
+        let options = Options {
+            workers: 1,
+            connections_max: PEER_CONNECTIONS_MAX,
+            ..Options::default()
+        };
+        let stopping = api.stopping();
+        let service = stack.service(api.service());
+        let service =
+            ServiceExt::<Request<Body>>::map_response(service, |response: Response<_>| {
+                response.map(Body::new)
+            });
+        Self::serve(listener, &service, "peer", metrics, options, stopping)
     }
 
     /// Serves anything. Whoever is behind `service` should end its streams when `stopping` is cancelled, which
@@ -108,6 +136,7 @@ impl Server {
     fn serve<S>(
         listener: Listener,
         service: &S,
+        name: &'static str,
         metrics: Arc<Metrics>,
         options: Options,
         stopping: CancellationToken,
@@ -128,7 +157,7 @@ impl Server {
         for number in 0..options.workers.max(1) {
             let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
             let worker = Worker::start(
-                number,
+                format!("kelda-{name}-{number}"),
                 service.clone(),
                 accepted,
                 stopping.clone(),
@@ -181,7 +210,7 @@ impl Drop for Server {
 
 impl Worker {
     fn start<S>(
-        number: usize,
+        name: String,
         service: S,
         accepted: mpsc::Receiver<Accepted>,
         stopping: CancellationToken,
@@ -199,30 +228,28 @@ impl Worker {
             .thread_keep_alive(BLOCKING_THREAD_KEEP)
             .build()?;
         let (end, ended) = oneshot::channel();
-        thread::Builder::new()
-            .name(format!("kelda-rpc-{number}"))
-            .spawn(move || {
-                runtime.block_on(async {
-                    let connections = ReceiverStream::new(accepted).map(|accepted| {
-                        let stream = TcpStream::from_std(accepted.stream)?;
-                        io::Result::Ok(Connection::new(stream, accepted.permit))
-                    });
-                    let stopping = stopping.cancelled_owned();
-                    let serve =
-                        transport().serve_with_incoming_shutdown(service, connections, stopping);
-                    // Both branches may be dropped at any time: connections are tasks of their own, and the runtime
-                    // ends them below.
-                    tokio::select! {
-                        served = serve => if let Err(error) = served {
-                            tracing::error!(%error, "a worker has failed");
-                        },
-                        () = killed.cancelled() => {}
-                    }
+        thread::Builder::new().name(name).spawn(move || {
+            runtime.block_on(async {
+                let connections = ReceiverStream::new(accepted).map(|accepted| {
+                    let stream = TcpStream::from_std(accepted.stream)?;
+                    io::Result::Ok(Connection::new(stream, accepted.permit))
                 });
-                runtime.shutdown_background();
-                // Nobody listens if the server was dropped.
-                let _ = end.send(());
-            })?;
+                let stopping = stopping.cancelled_owned();
+                let serve =
+                    transport().serve_with_incoming_shutdown(service, connections, stopping);
+                // Both branches may be dropped at any time: connections are tasks of their own, and the runtime
+                // ends them below.
+                tokio::select! {
+                    served = serve => if let Err(error) = served {
+                        tracing::error!(%error, "a worker has failed");
+                    },
+                    () = killed.cancelled() => {}
+                }
+            });
+            runtime.shutdown_background();
+            // Nobody listens if the server was dropped.
+            let _ = end.send(());
+        })?;
         Ok(Self { ended })
     }
 }

@@ -161,6 +161,7 @@ fn reply(error: &Error) -> Reply {
         } => say(ErrorReason::NotEnoughNodes)
             .with("replication_factor", replication_factor)
             .with("nodes", nodes),
+        Error::Remote(error) => Reply::from_item(error),
         Error::Internal { .. } => say(ErrorReason::Internal),
     }
 }

@@ -41,7 +41,7 @@ pub enum Error {
 const OWN_CRATES: [&str; 3] = ["kelda_server", "kelda_client", "kelda"];
 
 /// Rooms that a filter may name without their crate.
-const ROOMS: [&str; 10] = [
+const ROOMS: [&str; 11] = [
     "node",
     "config",
     "rpc",
@@ -49,6 +49,7 @@ const ROOMS: [&str; 10] = [
     "consensus",
     "storage",
     "membership",
+    "peers",
     "middleware",
     "telemetry",
     "machine",
@@ -57,6 +58,9 @@ const ROOMS: [&str; 10] = [
 /// Libraries that are silent unless they are named: they write a line for each packet of a stranger, and the room that
 /// uses them says what matters.
 const SILENT: [&str; 1] = ["memberlist"];
+
+/// Libraries that log errors only, unless they are named: they warn of every message to a node that is not there.
+const BRIEF: [&str; 1] = ["openraft"];
 
 /// Sends the log of the whole process to stderr, once.
 pub fn init(filter: &str, format: Format) -> Result<(), Error> {
@@ -88,6 +92,9 @@ fn parse(filter: &str) -> Result<Targets, Error> {
     }
     for name in SILENT {
         targets = targets.with_target(name, LevelFilter::OFF);
+    }
+    for name in BRIEF {
+        targets = targets.with_target(name, LevelFilter::ERROR);
     }
     for piece in filter.split(',').map(str::trim).filter(|p| !p.is_empty()) {
         let bad = || Error::BadFilter(piece.to_owned());
@@ -135,7 +142,11 @@ mod tests {
         assert!(targets.would_enable("kelda_server::storage", &Level::INFO));
         assert!(!targets.would_enable("kelda_server::storage", &Level::DEBUG));
         assert!(!targets.would_enable("openraft::core", &Level::INFO));
-        assert!(targets.would_enable("openraft::core", &Level::WARN));
+        assert!(!targets.would_enable("openraft::core", &Level::WARN));
+        assert!(targets.would_enable("openraft::core", &Level::ERROR));
+        assert!(targets.would_enable("redb", &Level::WARN));
+        let named = parse("openraft=warn").unwrap();
+        assert!(named.would_enable("openraft::core", &Level::WARN));
     }
 
     #[test]

@@ -129,9 +129,9 @@ impl Node {
         if !host.is_loopback() {
             command.arg("--insecure");
         }
-        if let Some(port) = ports.cluster {
-            command.args(["--cluster-port", &port.to_string()]);
-        }
+        // 0: it stays alone.
+        let cluster_port = ports.cluster.unwrap_or(0);
+        command.args(["--cluster-port", &cluster_port.to_string()]);
         if !seeds.is_empty() {
             command.args(["--seeds", &seeds.join(",")]);
         }

@@ -17,7 +17,7 @@ pub(crate) struct Dev {
 
 impl Dev {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let config = self.flags.load()?;
+        let config = self.flags.load(&Config::default())?;
         let data = data(&config);
         run(config, move |node| {
             // Without a reader of the greeting the node serves all the same.

@@ -37,6 +37,22 @@ pub(super) struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
+    /// Port of the cluster; calls between nodes use the port that is 1000 higher [default: 7946, dev: none]
+    ///
+    /// 0: the node stays alone and opens neither.
+    #[arg(long, value_name = "PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_port: Option<u16>,
+    /// Nodes of a cluster to join, as host:cluster-port, separated by commas
+    ///
+    /// Needed only until the node has joined: after that its data directory knows the others.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    seeds: Vec<String>,
+    /// Where the node stands: replicas of a partition go to different racks
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rack: Option<String>,
     /// Directory of the data [default: kelda-data]
     #[arg(long, value_name = "DIRECTORY")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,9 +147,9 @@ enum LogFormat {
 
 impl Flags {
     /// The configuration that these flags, the environment and the file make.
-    pub(super) fn load(&self) -> Result<Config, Failure> {
+    pub(super) fn load(&self, defaults: &Config) -> Result<Config, Failure> {
         let file: Option<&Path> = self.config.as_deref();
-        Ok(Config::load(file, self)?)
+        Ok(Config::load(file, self, defaults)?)
     }
 }
 
@@ -172,7 +188,7 @@ mod tests {
             .collect()
     }
 
-    const ALL: [&str; 40] = [
+    const ALL: [&str; 46] = [
         "kelda",
         "--node-id",
         "n2",
@@ -180,6 +196,12 @@ mod tests {
         "127.0.0.2",
         "--port",
         "1",
+        "--cluster-port",
+        "7947",
+        "--seeds",
+        "a:1,b:2",
+        "--rack",
+        "r",
         "--data-dir",
         "d",
         "--ephemeral",
@@ -218,7 +240,7 @@ mod tests {
     #[test]
     fn every_field_of_the_configuration_is_a_flag_and_reaches_it() {
         let flags = Line::parse_from(ALL).flags;
-        let config = flags.load().expect("valid");
+        let config = flags.load(&Config::default()).expect("valid");
         assert_eq!(names(&flags), names(&config));
         let (given, loaded) = (serde_json::to_value(&flags), serde_json::to_value(&config));
         assert_eq!(given.expect("plain data"), loaded.expect("plain data"));

@@ -25,7 +25,12 @@ pub(super) fn run(config: Config, ready: impl FnOnce(&Node)) -> Result<(), Failu
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        let node = Node::start(config).await?;
+        let node = tokio::select! {
+            // A node that waits for its cluster has acknowledged nothing: it may be dropped wherever it is.
+            node = Node::start(config) => node?,
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+        };
         ready(&node);
         tokio::select! {
             // Nothing is lost by cancelling the wait for the other signal.

@@ -1,6 +1,7 @@
 //! `kelda serve`.
 
 use clap::Args;
+use kelda_server::config::Config;
 
 use super::{flags::Flags, run::run};
 use crate::{failure::Failure, output::write_stdout};
@@ -14,7 +15,7 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        run(self.flags.load()?, |node| {
+        run(self.flags.load(&Config::of_cluster())?, |node| {
             // Without a reader the node serves all the same.
             let _ = write_stdout(format!("ready {}\n", node.address()).as_bytes());
         })

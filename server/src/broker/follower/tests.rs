@@ -8,6 +8,7 @@ use kelda_proto::internal::v1::{
 use super::*;
 use crate::{
     consensus::{self, CatalogGroup, Reply},
+    peers::Peers,
     storage::{Config, Hooks},
     types::NodeId,
 };
@@ -29,8 +30,11 @@ impl Fixture {
             cache_bytes: 1 << 20,
         };
         let storage = Storage::open(config, Hooks::default()).expect("a new store opens");
-        let groups = Groups::new(storage.clone(), NodeId(1));
-        let catalog = groups.open_catalog().await.expect("a new catalog opens");
+        let groups = Groups::new(storage.clone(), Peers::alone());
+        let catalog = groups
+            .open_catalog(false)
+            .await
+            .expect("a new catalog opens");
         let fixture = Self {
             storage,
             groups,
@@ -130,7 +134,10 @@ async fn a_partition_that_failed_to_open_is_tried_again() {
 async fn what_a_topic_has_stored_that_is_deleted_while_it_is_being_opened_goes_too() {
     let fixture = Fixture::new().await;
     let mut follower = fixture.with_broken().await;
-    let opened = fixture.groups.open_partition(GroupId(1)).await;
+    let opened = fixture
+        .groups
+        .open_partition(GroupId(1), &[NodeId(1)])
+        .await;
     opened.expect("opened").group().stop().await;
     let is_stored = || {
         let groups = fixture.storage.groups().expect("listed");

@@ -74,6 +74,8 @@ impl Catalog {
             name: stored.name,
             address: stored.address,
             version: stored.version,
+            raft_address: stored.raft_address,
+            rack: stored.rack,
         };
         let before = self.nodes.insert(id, node);
         ensure(before.is_none(), "two nodes with the same id")
@@ -116,6 +118,10 @@ impl Catalog {
         let before = self.groups.insert(group, (Arc::clone(topic), number));
         ensure(before.is_none(), "two partitions with the same group")?;
         let replicas: Vec<NodeId> = stored.replicas.iter().copied().map(NodeId).collect();
+        let founders = match stored.founders.as_slice() {
+            [] => replicas.clone(),
+            founders => founders.iter().copied().map(NodeId).collect(),
+        };
         let distinct: BTreeSet<&NodeId> = replicas.iter().collect();
         ensure(
             !replicas.is_empty() && distinct.len() == replicas.len(),
@@ -125,7 +131,11 @@ impl Catalog {
             replicas.iter().all(|id| self.nodes.contains_key(id)),
             "replica on a node that is not known",
         )?;
-        Ok(Partition { group, replicas })
+        Ok(Partition {
+            group,
+            replicas,
+            founders,
+        })
     }
 }
 
@@ -135,6 +145,8 @@ fn stored_node(node: &Node) -> CatalogNode {
         name: node.name.clone(),
         address: node.address.clone(),
         version: node.version.clone(),
+        raft_address: node.raft_address.clone(),
+        rack: node.rack.clone(),
     }
 }
 
@@ -142,6 +154,11 @@ fn stored_topic(topic: &Topic) -> CatalogTopic {
     let partition = |partition: &Partition| CatalogPartition {
         group: partition.group.0,
         replicas: partition.replicas.iter().map(|node| node.0).collect(),
+        founders: if partition.founders == partition.replicas {
+            Vec::new()
+        } else {
+            partition.founders.iter().map(|node| node.0).collect()
+        },
     };
     CatalogTopic {
         id: topic.id,

@@ -21,6 +21,8 @@ fn register(id: u64, address: &str) -> Command {
         name: "node".to_owned(),
         address: address.to_owned(),
         version: "1".to_owned(),
+        raft_address: format!("raft of {address}"),
+        rack: String::new(),
     })
 }
 
@@ -336,6 +338,7 @@ fn damaged_state_is_refused() {
             state.topics[0].partitions[0] = CatalogPartition {
                 group: 1,
                 replicas: vec![1, 1],
+                founders: Vec::new(),
             }
         },
     ];

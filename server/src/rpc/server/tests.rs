@@ -36,8 +36,15 @@ fn start(options: Options) -> Fixture {
     let (ready, readiness) = watch::channel(true);
     let health = HealthService::server(vec![], readiness, stopping.clone());
     let service = Dispatch::new(&stack, health, axum::Router::new());
-    let listener = Listener::bind(anywhere()).unwrap();
-    let server = Server::serve(listener, &service, Arc::clone(&metrics), options, stopping);
+    let listener = Listener::bind(anywhere(), "--port").unwrap();
+    let server = Server::serve(
+        listener,
+        &service,
+        "test",
+        Arc::clone(&metrics),
+        options,
+        stopping,
+    );
     Fixture {
         server: server.unwrap(),
         metrics,
@@ -155,7 +162,7 @@ async fn a_stop_ends_streams_and_frees_the_port() {
     assert_eq!(second.status(), ServingStatus::NotServing);
     assert!(server.shutdown(PATIENCE).await, "nothing had to be cut off");
     assert!(states.next().await.is_none());
-    Listener::bind(address).unwrap();
+    Listener::bind(address, "--port").unwrap();
 }
 
 #[tokio::test]
@@ -189,11 +196,11 @@ async fn an_unknown_method_is_unimplemented() {
 
 #[test]
 fn a_port_in_use_is_an_error_that_names_the_flag() {
-    let taken = Listener::bind(anywhere()).unwrap();
-    let error = Listener::bind(taken.address()).unwrap_err();
-    assert!(matches!(error, BindError::InUse(_)), "{error:?}");
+    let taken = Listener::bind(anywhere(), "--port").unwrap();
+    let error = Listener::bind(taken.address(), "--port").unwrap_err();
+    assert!(matches!(error, BindError::InUse { .. }), "{error:?}");
     assert!(error.to_string().contains("--port"), "{error}");
     let elsewhere = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 0));
-    let error = Listener::bind(elsewhere).unwrap_err();
+    let error = Listener::bind(elsewhere, "--port").unwrap_err();
     assert!(error.to_string().contains("--address"), "{error}");
 }

@@ -1,0 +1,125 @@
+//! Readers of partitions, wherever they are led: from the replica here, or from the leader.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    Bounds, Broker, Error, Fetch, Fetched, ReadBatch, Start, fetch::LocalReader,
+    remote::RemoteReader, route::Place,
+};
+use crate::types::Offset;
+
+/// Reads one partition. Clones are independent readers.
+#[derive(Clone)]
+pub struct PartitionReader {
+    number: u32,
+    source: Source,
+}
+
+#[derive(Clone)]
+enum Source {
+    Here(LocalReader),
+    There(RemoteReader),
+}
+
+impl Broker {
+    /// Readers of some partitions of a topic; of all if none is named.
+    pub async fn readers(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<Vec<PartitionReader>, Error> {
+        self.check_ready()?;
+        let count = self.directory().topic(topic)?.slots().len();
+        let all: Vec<i32>;
+        let numbers = if partitions.is_empty() {
+            all = (0..).take(count).collect();
+            &all
+        } else {
+            partitions
+        };
+        let mut readers = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            readers.push(self.reader(topic, *number).await?);
+        }
+        Ok(readers)
+    }
+
+    async fn reader(&self, topic: &str, number: i32) -> Result<PartitionReader, Error> {
+        let source = match self.place_of(topic, number)? {
+            Place::Here(partition) => {
+                let metrics = Arc::clone(&self.shared.metrics);
+                Source::Here(LocalReader::new(partition, metrics))
+            }
+            Place::There(..) | Place::Nowhere => {
+                Source::There(RemoteReader::open(self.clone(), topic, number).await?)
+            }
+        };
+        Ok(PartitionReader {
+            number: number.unsigned_abs(),
+            source,
+        })
+    }
+
+    /// Reads from one partition, waiting for records if there are none.
+    pub async fn fetch(&self, call: Fetch) -> Result<Fetched, Error> {
+        let started = Instant::now();
+        let reader = self.reader(&call.topic, call.partition).await?;
+        let fetched = match reader.source {
+            Source::Here(mut reader) => {
+                let offset = reader.resolve(Start::Offset(call.offset)).await?;
+                let deadline = started + call.max_wait;
+                let fetched = reader.long_poll(offset, &call, deadline).await?;
+                reader.count(&fetched.batches);
+                fetched
+            }
+            Source::There(reader) => reader.fetch(&call).await?,
+        };
+        self.shared.metrics.fetch_answered(started.elapsed());
+        Ok(fetched)
+    }
+}
+
+impl PartitionReader {
+    /// Number of the partition.
+    pub fn partition(&self) -> u32 {
+        self.number
+    }
+
+    /// What there is to read, as far as the reader has seen.
+    pub fn bounds(&self) -> Bounds {
+        match &self.source {
+            Source::Here(reader) => reader.bounds(),
+            Source::There(reader) => reader.bounds(),
+        }
+    }
+
+    /// The offset that a start means.
+    pub async fn resolve(&self, start: Start) -> Result<Offset, Error> {
+        match &self.source {
+            Source::Here(reader) => reader.resolve(start).await,
+            Source::There(reader) => reader.resolve(start).await,
+        }
+    }
+
+    /// Committed batches from the one that holds `from`, while they begin below `to`; about `bytes_max` of them, but
+    /// at least one if there is one.
+    pub async fn read(
+        &self,
+        from: Offset,
+        to: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<ReadBatch>, Error> {
+        match &self.source {
+            Source::Here(reader) => reader.read(from, to, bytes_max).await,
+            Source::There(reader) => reader.read(from, to, bytes_max).await,
+        }
+    }
+
+    /// Waits until there is a record behind `offset`, or `offset` is no longer there. Safe to cancel.
+    pub async fn wait_for_end_above(&mut self, offset: Offset) -> Result<Bounds, Error> {
+        match &mut self.source {
+            Source::Here(reader) => reader.wait_for_end_above(offset).await,
+            Source::There(reader) => reader.wait_for_end_above(offset).await,
+        }
+    }
+}

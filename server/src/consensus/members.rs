@@ -1,0 +1,225 @@
+//! Who is in a group, and changing it: a new member first learns the log, and votes once it has it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::Duration,
+};
+
+use openraft::{ChangeMembers, Instant as _, ServerState, async_runtime::WatchReceiver};
+
+use super::{Group, Member, Membership};
+use crate::types::NodeId;
+
+/// How long after a quorum was heard of nobody else can lead: the least time before followers elect another.
+pub(super) const LEASE: Duration = Duration::from_millis(600);
+/// Entries that a learner may lack when it becomes a voter.
+const CAUGHT_UP: u64 = 1000;
+/// How long a member may be silent and still count as there.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// The members of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Those who vote.
+    pub voters: BTreeSet<NodeId>,
+    /// Those who only get the log.
+    pub learners: BTreeSet<NodeId>,
+    /// Where they are, in the catalog's group: its log is what a node finds the others by when it comes back.
+    pub addresses: BTreeMap<NodeId, String>,
+}
+
+impl Group {
+    /// The members, as this node knows them.
+    pub fn members(&self) -> Members {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        Members {
+            voters: membership.voter_ids().collect(),
+            learners: membership.learner_ids().collect(),
+            addresses: addresses(membership),
+        }
+    }
+
+    /// Where the members are, as the log has it.
+    ///
+    /// # Errors
+    /// If the group has failed.
+    pub async fn addresses(&self) -> io::Result<BTreeMap<NodeId, String>> {
+        let found = self
+            .raft
+            .with_raft_state(|state| addresses(state.membership_state.effective().membership()));
+        found.await.map_err(io::Error::other)
+    }
+
+    /// Whether this node leads the group and may speak for it: it has applied all that was committed before it led, and
+    /// has heard of a quorum so lately that nobody else can lead.
+    pub fn leads(&self) -> bool {
+        let server = self.raft.server_metrics();
+        let server = server.borrow_watched();
+        if server.state != ServerState::Leader {
+            return false;
+        }
+        let data = self.raft.data_metrics();
+        let data = data.borrow_watched();
+        let term = server.vote.leader_id().term;
+        let has_applied = data
+            .last_applied
+            .is_some_and(|id| id.leader_id.term == term);
+        let alone = server
+            .membership_config
+            .membership()
+            .voter_ids()
+            .nth(1)
+            .is_none();
+        let is_fresh = || {
+            let heard = data.last_quorum_acked.as_ref();
+            heard.is_some_and(|heard| heard.elapsed() < LEASE)
+        };
+        has_applied && (alone || is_fresh())
+    }
+
+    /// Waits until the leader is not, or may not be, the one `before`.
+    pub async fn leader_changed(&self, before: Option<NodeId>) {
+        let mut metrics = self.raft.server_metrics();
+        while metrics.borrow_watched().current_leader == before {
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Hands leadership to the voter that has most of the log, if this node leads and there is one, and waits until it
+    /// leads, at most for `patience`.
+    pub async fn hand_over(&self, patience: Duration) {
+        let Some(next) = self.successor() else { return };
+        let me = self.raft.node_id();
+        if let Err(error) = self.raft.trigger().transfer_leader(next).await {
+            tracing::debug!(group = %self.id(), %error, "leadership is not handed over");
+            return;
+        }
+        let wait = self.raft.wait(Some(patience));
+        let led = wait.metrics(
+            |metrics| metrics.current_leader.is_some_and(|leader| leader != *me),
+            "another node leads",
+        );
+        if let Err(error) = led.await {
+            tracing::debug!(group = %self.id(), %error, "leadership is not handed over in time");
+        }
+    }
+
+    fn successor(&self) -> Option<NodeId> {
+        if !self.leads() {
+            return None;
+        }
+        let voters = self.members().voters;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let replication = metrics.replication.iter().flatten();
+        let others = replication.filter(|(node, _)| **node != metrics.id && voters.contains(node));
+        let best = others.max_by_key(|(_, matched)| matched.as_ref().map(|id| id.index))?;
+        best.1.as_ref().map(|_| *best.0)
+    }
+
+    /// The members that have answered lately, if this node leads: itself too.
+    pub fn present(&self) -> BTreeSet<NodeId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let heartbeats = metrics.heartbeat.iter().flatten();
+        let present = heartbeats.filter(|(_, last)| {
+            last.as_ref()
+                .is_some_and(|last| last.elapsed() < SILENCE_MAX)
+        });
+        let mut present: BTreeSet<NodeId> = present.map(|(node, _)| *node).collect();
+        present.insert(metrics.id);
+        present
+    }
+
+    /// Makes one step towards these members, if this node leads: adds what is missing as learners, makes those voters
+    /// who have the log, and then leaves out who is too many. Returns whether the group has them; else it is to be
+    /// called again, once the learners have caught up.
+    ///
+    /// # Errors
+    /// Says why the step failed, such as for lack of a quorum; another one may follow.
+    pub async fn approach(&self, wanted: &Members) -> io::Result<bool> {
+        let now = self.members();
+        let all: BTreeSet<NodeId> = now.voters.union(&now.learners).copied().collect();
+        let member = |node: &NodeId| {
+            let address = wanted.addresses.get(node).cloned().unwrap_or_default();
+            (*node, Member { address })
+        };
+        let moved = wanted.addresses.iter().filter(|(node, address)| {
+            all.contains(node) && now.addresses.get(node) != Some(address)
+        });
+        let moved: BTreeMap<NodeId, Member> = moved.map(|(node, _)| member(node)).collect();
+        if !moved.is_empty() {
+            self.change_members(ChangeMembers::SetNodes(moved)).await?;
+            return Ok(false);
+        }
+        let missing = wanted.voters.union(&wanted.learners);
+        let missing = missing.filter(|node| !all.contains(node));
+        let missing: BTreeMap<NodeId, Member> = missing.map(member).collect();
+        if !missing.is_empty() {
+            self.change_members(ChangeMembers::AddNodes(missing))
+                .await?;
+            return Ok(false);
+        }
+        if now.voters != wanted.voters {
+            let ready = self.caught_up();
+            if !wanted
+                .voters
+                .iter()
+                .all(|node| now.voters.contains(node) || ready.contains(node))
+            {
+                return Ok(false);
+            }
+            let voters = wanted.voters.clone();
+            self.change_members(ChangeMembers::ReplaceAllVoters(voters))
+                .await?;
+            return Ok(false);
+        }
+        let surplus: BTreeSet<NodeId> =
+            now.learners.difference(&wanted.learners).copied().collect();
+        if !surplus.is_empty() {
+            self.change_members(ChangeMembers::RemoveNodes(surplus))
+                .await?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    async fn change_members(&self, change: ChangeMembers<NodeId, Member>) -> io::Result<()> {
+        if !matches!(change, ChangeMembers::SetNodes(_)) {
+            // More than one member: heartbeats and elections are needed from now on, see `founding.rs`.
+            self.raft.runtime_config().tick(true);
+        }
+        // Voters that are left out stay as learners until the next step removes them: they hear that they vote no more.
+        let changed = self.raft.change_membership(change, true).await;
+        changed.map(|_| ()).map_err(io::Error::other)
+    }
+
+    /// Members who lack little of the log.
+    fn caught_up(&self) -> BTreeSet<NodeId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index.unwrap_or_default();
+        let replication = metrics.replication.iter().flatten();
+        replication
+            .filter(|(_, matched)| {
+                let matched = matched.as_ref().map_or(0, |id| id.index + 1);
+                matched + CAUGHT_UP > last
+            })
+            .map(|(node, _)| *node)
+            .collect()
+    }
+}
+
+fn addresses(membership: &Membership) -> BTreeMap<NodeId, String> {
+    let known = membership
+        .nodes()
+        .filter(|(_, member)| !member.address.is_empty());
+    known
+        .map(|(node, member)| (*node, member.address.clone()))
+        .collect()
+}

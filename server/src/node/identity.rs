@@ -1,0 +1,251 @@
+//! Who this node is: as its data directory says, as the founder of a cluster, or as the cluster says that it joins.
+
+use std::time::Duration;
+
+use kelda_proto::internal::v1::{
+    CatalogCommand, CatalogNode, JoinRequest, JoinResponse,
+    catalog_command::{Command, FoundCluster, RegisterNode},
+};
+
+use super::StartError;
+use crate::{
+    config::Config,
+    consensus::{CatalogGroup, ChangeError},
+    machine::catalog::Node,
+    peers,
+    storage::{self, Marker},
+    telemetry::clock,
+    types::NodeId,
+};
+
+/// The node that founds a cluster.
+const FOUNDER: NodeId = NodeId(1);
+/// How long a seed may take to answer.
+const SEED_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before the seeds are asked again; it doubles.
+const ASK_AGAIN_MIN: Duration = Duration::from_millis(200);
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(5);
+
+/// Who this node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) cluster_id: String,
+    pub(super) node: NodeId,
+}
+
+impl Identity {
+    /// Whether others have founded the cluster.
+    pub(super) fn has_joined(&self) -> bool {
+        self.node != FOUNDER
+    }
+}
+
+/// Checks that the data directory is this node's, as far as it says.
+pub(super) fn claim(config: &Config) -> Result<Option<Marker>, StartError> {
+    if config.ephemeral {
+        return Ok(None);
+    }
+    let Some(marker) = storage::read_marker(&config.data_dir)? else {
+        return Ok(None);
+    };
+    let path = || config.data_dir.display().to_string();
+    if marker.node_name != config.node_id {
+        return Err(StartError::OtherNode {
+            path: path(),
+            owner: marker.node_name,
+        });
+    }
+    if config
+        .cluster_id
+        .as_ref()
+        .is_some_and(|wanted| *wanted != marker.cluster_id)
+    {
+        return Err(StartError::OtherCluster {
+            path: path(),
+            cluster: marker.cluster_id,
+        });
+    }
+    Ok(Some(marker))
+}
+
+/// Finds out who this node is, and writes it into the data directory. With seeds it asks until one answers.
+pub(super) async fn find(
+    config: &Config,
+    marker: Option<Marker>,
+    this: &RegisterNode,
+) -> Result<Identity, StartError> {
+    if let Some(marker) = marker {
+        return Ok(Identity {
+            cluster_id: marker.cluster_id,
+            node: marker.node_id,
+        });
+    }
+    let identity = if config.seeds.is_empty() {
+        Identity {
+            cluster_id: match &config.cluster_id {
+                Some(id) => id.clone(),
+                None => new_cluster_id()?,
+            },
+            node: FOUNDER,
+        }
+    } else {
+        join(config, this).await?
+    };
+    if !config.ephemeral {
+        // Before the first word in the cluster: a node that forgot its id would come back as another one.
+        let marker = Marker {
+            format_version: storage::FORMAT_VERSION,
+            cluster_id: identity.cluster_id.clone(),
+            node_id: identity.node,
+            node_name: config.node_id.clone(),
+        };
+        storage::write_marker(&config.data_dir, &marker)?;
+    }
+    Ok(identity)
+}
+
+/// Asks the seeds in turn until one of them has taken this node in, or refuses it for good.
+async fn join(config: &Config, this: &RegisterNode) -> Result<Identity, StartError> {
+    let request = JoinRequest {
+        cluster_id: config.cluster_id.clone().unwrap_or_default(),
+        node: Some(CatalogNode {
+            id: 0,
+            name: this.name.clone(),
+            address: this.address.clone(),
+            version: this.version.clone(),
+            raft_address: this.raft_address.clone(),
+            rack: this.rack.clone(),
+        }),
+    };
+    let mut pause = ASK_AGAIN_MIN;
+    let mut said = String::new();
+    loop {
+        let mut reasons = Vec::new();
+        for seed in &config.seeds {
+            match ask(seed, &request).await {
+                Ok(JoinResponse {
+                    cluster_id,
+                    node_id: 1..,
+                    ..
+                }) if cluster_id.is_empty() => reasons.push(format!("{seed} has no cluster yet")),
+                Ok(answer) if answer.node_id != 0 => {
+                    let JoinResponse {
+                        cluster_id,
+                        node_id,
+                        ..
+                    } = answer;
+                    tracing::info!(cluster = cluster_id, node = node_id, "joined");
+                    let node = NodeId(node_id);
+                    return Ok(Identity { cluster_id, node });
+                }
+                Ok(answer) if !answer.try_again => {
+                    return Err(StartError::Refused(answer.refusal));
+                }
+                Ok(answer) => reasons.push(format!("{seed}: {}", answer.refusal)),
+                Err(reason) => reasons.push(format!("{seed}: {reason}")),
+            }
+        }
+        let reasons = reasons.join("; ");
+        if reasons != said {
+            tracing::warn!(reasons, "no seed takes this node in yet: check --seeds");
+            said = reasons;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(ASK_AGAIN_MAX);
+    }
+}
+
+async fn ask(seed: &str, request: &JoinRequest) -> Result<JoinResponse, String> {
+    let address = crate::config::raft_address(seed).ok_or_else(|| "is not host:port".to_owned())?;
+    let mut client = peers::stranger(&address)?;
+    match tokio::time::timeout(SEED_TIMEOUT, client.join(request.clone())).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(status.message().to_owned()),
+        Err(_) => Err("does not answer".to_owned()),
+    }
+}
+
+/// Founds the catalog, or waits until it has this node, and brings it up to date with what this node is now. `path` is the
+/// data directory, for messages.
+pub(super) async fn enter(
+    identity: &Identity,
+    catalog: &CatalogGroup,
+    this: RegisterNode,
+    path: &str,
+) -> Result<(), StartError> {
+    // A founder that leads has applied all there is, so what it misses is not there; one that comes back to a cluster of
+    // several does not lead before it has found the others.
+    if !identity.has_joined() && catalog.group().leads() {
+        if catalog.view().cluster_id().is_empty() {
+            let cluster_id = identity.cluster_id.clone();
+            change(catalog, Command::FoundCluster(FoundCluster { cluster_id })).await?;
+        }
+        if catalog.view().node(identity.node).is_none() {
+            change(catalog, Command::RegisterNode(this)).await?;
+            return Ok(());
+        }
+    }
+    let mut view = catalog.watch();
+    let known = view.wait_for(|catalog| catalog.node(identity.node).is_some());
+    let known = known.await.map_err(|error| failed(&error))?.clone();
+    if known.cluster_id() != identity.cluster_id {
+        return Err(StartError::OtherCluster {
+            path: path.to_owned(),
+            cluster: known.cluster_id().to_owned(),
+        });
+    }
+    let new = RegisterNode {
+        id: identity.node.0,
+        ..this
+    };
+    if known
+        .node(identity.node)
+        .is_some_and(|node| is_as(node, &new))
+    {
+        return Ok(());
+    }
+    let catalog = catalog.clone();
+    // Not awaited: while most of the cluster is down this node must come up all the same, or nobody would.
+    tokio::spawn(async move {
+        while let Err(error) = change(&catalog, Command::RegisterNode(new.clone())).await {
+            if matches!(error, StartError::Refused(_)) {
+                tracing::error!(%error, "this node's address is not known to the cluster");
+                return;
+            }
+            tokio::time::sleep(ASK_AGAIN_MAX).await;
+        }
+    });
+    Ok(())
+}
+
+fn is_as(node: &Node, new: &RegisterNode) -> bool {
+    node.name == new.name
+        && node.address == new.address
+        && node.version == new.version
+        && node.raft_address == new.raft_address
+        && node.rack == new.rack
+}
+
+fn failed(error: &dyn std::fmt::Display) -> StartError {
+    StartError::Catalog(error.to_string())
+}
+
+async fn change(catalog: &CatalogGroup, command: Command) -> Result<(), StartError> {
+    let command = CatalogCommand {
+        time_ms: clock::now_ms(),
+        command: Some(command),
+    };
+    match catalog.change(&command).await {
+        Ok(_) => Ok(()),
+        Err(ChangeError::Rejected(rejection)) => Err(StartError::Refused(rejection.to_string())),
+        Err(ChangeError::Stopped) => Err(StartError::Refused("the node is stopping".to_owned())),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+/// A random id, so that two clusters are never taken for one.
+fn new_cluster_id() -> Result<String, StartError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| failed(&error))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
