@@ -105,6 +105,7 @@ struct Shared {
     disk: disk::Disk,
     metrics: Arc<Metrics>,
     in_flight: Arc<Semaphore>,
+    handed_in_flight: Arc<Semaphore>,
     leaders: Arc<route::Leaders>,
     forwarding: forward::Forwarding,
     /// Carries what outlives the call that began it.
@@ -171,6 +172,7 @@ impl Broker {
                 disk: disk::Disk::new(storage),
                 metrics,
                 in_flight: Arc::new(Semaphore::new(config.in_flight_bytes_max)),
+                handed_in_flight: Arc::new(Semaphore::new(config.in_flight_bytes_max)),
                 leaders,
                 forwarding: forward::Forwarding::default(),
                 runtime: Handle::current(),

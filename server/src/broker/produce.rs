@@ -109,7 +109,12 @@ impl Broker {
             .map(|(_, share)| share.batch.records.len().max(PERMIT_BYTES_MIN))
             .sum();
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let in_flight = Arc::clone(&self.shared.in_flight);
+        // What other nodes hand on waits for room of its own: two nodes that hand on to each other would else wait for
+        // each other's.
+        let in_flight = Arc::clone(match reach {
+            Reach::Cluster => &self.shared.in_flight,
+            Reach::Here => &self.shared.handed_in_flight,
+        });
         let permit = in_flight
             .acquire_many_owned(bytes)
             .await

@@ -165,6 +165,15 @@ impl Ask for ReadRequest {
         (&self.topic, self.partition)
     }
 
+    fn patience(&self) -> Duration {
+        match &self.question {
+            Some(Question::Fetch(fetch)) => {
+                Duration::from_millis(u64::from(fetch.max_wait_ms.unsigned_abs()))
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
     async fn here(
         &self,
         broker: &Broker,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use kelda_proto::v1::{self, ErrorReason};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Broker, Error,
@@ -63,6 +63,11 @@ pub(super) trait Ask: Sync {
 
     /// Topic and number of the partition.
     fn partition(&self) -> (&str, i32);
+
+    /// How long the leader may take to answer, beyond what every call may.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Asks this node.
     fn here(
@@ -154,7 +159,9 @@ impl Broker {
                 },
                 Place::There(node) => {
                     let answer = match self.peer(node) {
-                        Ok(client) => timeout_at(deadline, ask.there(client)).await,
+                        Ok(client) => {
+                            timeout(ask.patience() + ROUTE_TIMEOUT, ask.there(client)).await
+                        }
                         Err(error) => Ok(Err(error)),
                     };
                     match answer {

@@ -20,9 +20,12 @@ impl Group {
     ///
     /// A single voter needs neither heartbeats nor elections by timeout, so its clock stays off: idle costs nothing.
     pub(super) async fn take_part(&self, me: NodeId, founders: &[NodeId]) -> io::Result<()> {
-        let voters = self.voters().await?;
+        let (voters, has_learners) = self.stored_members().await?;
         if voters == [me] || (voters.is_empty() && founders == [me]) {
-            return self.lead_alone(me).await;
+            self.lead_alone(me).await?;
+            // Learners hear by heartbeats what is committed.
+            self.raft.runtime_config().tick(has_learners);
+            return Ok(());
         }
         self.raft.runtime_config().tick(true);
         if voters.is_empty() && founders.contains(&me) {
@@ -31,12 +34,14 @@ impl Group {
         Ok(())
     }
 
-    /// The voters as the log has them. Metrics may not know them yet.
-    async fn voters(&self) -> io::Result<Vec<NodeId>> {
-        let voters = self
-            .raft
-            .with_raft_state(|state| state.membership_state.effective().voter_ids().collect());
-        voters.await.map_err(io::Error::other)
+    /// The voters as the log has them, and whether there are learners. Metrics may not know them yet.
+    async fn stored_members(&self) -> io::Result<(Vec<NodeId>, bool)> {
+        let members = self.raft.with_raft_state(|state| {
+            let membership = state.membership_state.effective().membership();
+            let has_learners = membership.learner_ids().next().is_some();
+            (membership.voter_ids().collect(), has_learners)
+        });
+        members.await.map_err(io::Error::other)
     }
 
     /// Founds the group with this node as its one voter if it is new, takes the lead, and applies its log.

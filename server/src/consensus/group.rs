@@ -1,6 +1,6 @@
 //! One running group: takes commands, answers when they are committed and applied.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use openraft::{
     Config, SnapshotPolicy,
@@ -97,6 +97,8 @@ pub struct Group {
     pub(super) id: GroupId,
     pub(super) raft: Raft,
     pub(super) store: GroupStore,
+    /// Set while leadership is handed over: the next leader does not wait for the lease of this one.
+    pub(super) handing_over: Arc<AtomicBool>,
     inbox: Inbox,
 }
 
@@ -159,6 +161,7 @@ impl Group {
             id,
             raft,
             store,
+            handing_over: Arc::default(),
             inbox: home.inbox.clone(),
         };
         if let Err(error) = group.take_part(me, founders).await {
@@ -176,6 +179,8 @@ fn config() -> Config {
         election_timeout_max: 1200,
         enable_tick: false,
         enable_pre_vote: Some(true),
+        // A leader that comes back has to be elected anew: only its first entry tells what is committed.
+        enable_leader_restore: Some(false),
         // Snapshots are taken by retention only, see `retention.rs`.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX / 2,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -15,6 +16,8 @@ use crate::types::NodeId;
 pub(super) const LEASE: Duration = Duration::from_millis(600);
 /// Entries that a learner may lack when it becomes a voter.
 const CAUGHT_UP: u64 = 1000;
+/// How long a change of members may take to be committed.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a member may be silent and still count as there.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -58,7 +61,7 @@ impl Group {
     pub fn leads(&self) -> bool {
         let server = self.raft.server_metrics();
         let server = server.borrow_watched();
-        if server.state != ServerState::Leader {
+        if server.state != ServerState::Leader || self.handing_over.load(Ordering::Acquire) {
             return false;
         }
         let data = self.raft.data_metrics();
@@ -94,6 +97,12 @@ impl Group {
     /// leads, at most for `patience`.
     pub async fn hand_over(&self, patience: Duration) {
         let Some(next) = self.successor() else { return };
+        self.handing_over.store(true, Ordering::Release);
+        self.transfer(next, patience).await;
+        self.handing_over.store(false, Ordering::Release);
+    }
+
+    async fn transfer(&self, next: NodeId, patience: Duration) {
         let me = self.raft.node_id();
         if let Err(error) = self.raft.trigger().transfer_leader(next).await {
             tracing::debug!(group = %self.id(), %error, "leadership is not handed over");
@@ -166,12 +175,11 @@ impl Group {
             return Ok(false);
         }
         if now.voters != wanted.voters {
-            let ready = self.caught_up();
-            if !wanted
-                .voters
-                .iter()
-                .all(|node| now.voters.contains(node) || ready.contains(node))
-            {
+            let (ready, present) = (self.caught_up(), self.present());
+            let can_vote = |node: &NodeId| {
+                now.voters.contains(node) || (ready.contains(node) && present.contains(node))
+            };
+            if !wanted.voters.iter().all(can_vote) {
                 return Ok(false);
             }
             let voters = wanted.voters.clone();
@@ -195,7 +203,8 @@ impl Group {
             self.raft.runtime_config().tick(true);
         }
         // Voters that are left out stay as learners until the next step removes them: they hear that they vote no more.
-        let changed = self.raft.change_membership(change, true).await;
+        let changed = self.raft.change_membership(change, true);
+        let changed = tokio::time::timeout(CHANGE_TIMEOUT, changed).await?;
         changed.map(|_| ()).map_err(io::Error::other)
     }
 
@@ -206,9 +215,11 @@ impl Group {
         let last = metrics.last_log_index.unwrap_or_default();
         let replication = metrics.replication.iter().flatten();
         replication
+            // One that has never answered has nothing, however short the log is.
             .filter(|(_, matched)| {
-                let matched = matched.as_ref().map_or(0, |id| id.index + 1);
-                matched + CAUGHT_UP > last
+                matched
+                    .as_ref()
+                    .is_some_and(|id| id.index + CAUGHT_UP > last)
             })
             .map(|(node, _)| *node)
             .collect()

@@ -83,6 +83,12 @@ pub(super) async fn find(
     let identity = if config.seeds.is_empty() {
         Identity {
             cluster_id: match &config.cluster_id {
+                // A founder that lost its disk must not found its cluster a second time.
+                Some(id) if config.cluster_port != 0 => {
+                    return Err(StartError::Refused(format!(
+                        "the data directory is not of cluster {id}: add --seeds to join it, or leave out --cluster-id to found a new one"
+                    )));
+                }
                 Some(id) => id.clone(),
                 None => new_cluster_id()?,
             },

@@ -103,11 +103,18 @@ impl PeerService for PeerApi {
         let broker = self.broker()?;
         // All are queued before the first is awaited, in their order, and become few entries of the log.
         let mut pending = Vec::new();
+        let mut not_led = None;
         for append in request.into_inner().appends {
-            pending.push(match convert::produce(append) {
-                Ok(call) => broker.begin_produce_here(call).await,
-                Err(error) => Err(error),
-            });
+            let begun = match (&not_led, convert::produce(append)) {
+                // None behind one that was not taken is taken either, or they would change places.
+                (Some(error), _) => Err(Error::clone(error)),
+                (None, Ok(call)) => broker.begin_produce_here(call).await,
+                (None, Err(error)) => Err(error),
+            };
+            if let Err(error @ Error::NotLeader { .. }) = &begun {
+                not_led = Some(error.clone());
+            }
+            pending.push(begun);
         }
         let mut outcomes = Vec::with_capacity(pending.len());
         for begun in pending {
