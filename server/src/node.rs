@@ -58,6 +58,14 @@ pub enum StartError {
         /// Which cluster's.
         cluster: String,
     },
+    /// The data directory does not say whose its data are.
+    #[error(
+        "data directory {path} has data but no kelda.marker: put its marker back, or use another --data-dir"
+    )]
+    NoMarker {
+        /// The directory.
+        path: String,
+    },
     /// A group.
     #[error("{0}")]
     Group(#[from] OpenError),
@@ -180,6 +188,9 @@ impl Start {
     /// Goes on until the node serves. After a failure nothing runs on the storage any more.
     async fn run(mut self) -> Result<Node, StartError> {
         let this = describe(&self.config, &self.listener, self.peer_listener.as_ref());
+        if self.marker.is_none() {
+            identity::check_unclaimed(&self.config, &self.storage).await?;
+        }
         let identity = identity::find(&self.config, self.marker.take(), &this).await?;
         let (book, addresses) = watch::channel(AddressBook::default());
         let peers = Peers::new(identity.cluster_id.clone(), identity.node, addresses);

@@ -110,6 +110,20 @@ async fn a_database_that_was_put_into_another_clusters_directory_is_refused() {
 }
 
 #[tokio::test]
+async fn a_directory_that_has_lost_its_marker_is_refused() {
+    let (directory, values) = stored().await;
+    let marker = directory.path().join("kelda.marker");
+    let kept = fs::read(&marker).expect("read");
+    fs::remove_file(&marker).expect("removed");
+    let error = refused(config(Some(directory.path()))).await;
+    assert!(matches!(error, StartError::NoMarker { .. }));
+    assert_says(&error, &["kelda.marker", "--data-dir"]);
+    assert!(!marker.exists(), "no other one was written");
+    fs::write(&marker, kept).expect("written");
+    assert_untouched(directory.path(), &values).await;
+}
+
+#[tokio::test]
 async fn a_directory_of_another_node_is_refused() {
     let (directory, values) = stored().await;
     let error = refused(Config {

@@ -13,9 +13,9 @@ use crate::{
     consensus::{CatalogGroup, ChangeError},
     machine::catalog::Node,
     peers,
-    storage::{self, Marker},
+    storage::{self, Marker, Storage},
     telemetry::clock,
-    types::NodeId,
+    types::{CATALOG_GROUP, NodeId},
 };
 
 /// The node that founds a cluster.
@@ -66,6 +66,22 @@ pub(super) fn claim(config: &Config) -> Result<Option<Marker>, StartError> {
         });
     }
     Ok(Some(marker))
+}
+
+/// Checks that a directory without a marker has no catalog: a marker is written before there is one, so somebody has
+/// taken it away, and a new one would give the data to another cluster.
+pub(super) async fn check_unclaimed(config: &Config, storage: &Storage) -> Result<(), StartError> {
+    let storage = storage.clone();
+    let groups = tokio::task::spawn_blocking(move || storage.groups()).await;
+    let groups = groups.map_err(|error| failed(&error))?;
+    if groups
+        .map_err(|error| failed(&error))?
+        .contains(&CATALOG_GROUP)
+    {
+        let path = config.data_dir.display().to_string();
+        return Err(StartError::NoMarker { path });
+    }
+    Ok(())
 }
 
 /// Finds out who this node is, and writes it into the data directory. With seeds it asks until one answers.
@@ -131,15 +147,9 @@ async fn join(config: &Config, this: &RegisterNode) -> Result<Identity, StartErr
             match ask(seed, &request).await {
                 Ok(JoinResponse {
                     cluster_id,
-                    node_id: 1..,
+                    node_id: node_id @ 1..,
                     ..
-                }) if cluster_id.is_empty() => reasons.push(format!("{seed} has no cluster yet")),
-                Ok(answer) if answer.node_id != 0 => {
-                    let JoinResponse {
-                        cluster_id,
-                        node_id,
-                        ..
-                    } = answer;
+                }) => {
                     tracing::info!(cluster = cluster_id, node = node_id, "joined");
                     let node = NodeId(node_id);
                     return Ok(Identity { cluster_id, node });
