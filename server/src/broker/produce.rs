@@ -119,8 +119,10 @@ impl Broker {
             .acquire_many_owned(bytes)
             .await
             .map_err(|_| Error::NotReady)?;
-        // The disk may have filled up while this waited.
-        self.shared.disk.check_writable()?;
+        // Only now: the disk may fill up while this waits. What is handed on goes to another one.
+        if targets.iter().any(|(target, _)| target.is_some()) {
+            self.shared.disk.check_writable()?;
+        }
         let permit = Arc::new(permit);
         let queue_share = |(target, share): (Option<Arc<Partition>>, Share)| {
             let (sender, answer) = oneshot::channel();
@@ -166,10 +168,7 @@ impl Broker {
         };
         match (led_here, reach) {
             (Some(_), Reach::Cluster) if self.shared.forwarding.is_active(name, number) => Ok(None),
-            (Some(partition), _) => {
-                self.shared.disk.check_writable()?;
-                Ok(Some(Arc::clone(partition)))
-            }
+            (Some(partition), _) => Ok(Some(Arc::clone(partition))),
             (None, Reach::Cluster) => Ok(None),
             (None, Reach::Here) => Err(self.not_led(topic, number)),
         }

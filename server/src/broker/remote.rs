@@ -78,12 +78,21 @@ impl RemoteReader {
             partition: self.number,
             question: Some(question),
         };
-        let answer = self.broker.read_at_leader(&request).await?;
-        self.seen().bounds = Bounds {
-            log_start: offset(answer.log_start_offset),
-            end: offset(answer.end_offset),
+        let answer = self.broker.read_at_leader(&request).await;
+        let bounds = match &answer {
+            Ok(answer) => Some((answer.log_start_offset, answer.end_offset)),
+            Err(Error::OffsetOutOfRange { log_start, end, .. }) => {
+                Some(((*log_start).into(), (*end).into()))
+            }
+            Err(_) => None,
         };
-        Ok(answer)
+        if let Some((log_start, end)) = bounds {
+            self.seen().bounds = Bounds {
+                log_start: offset(log_start),
+                end: offset(end),
+            };
+        }
+        answer
     }
 
     pub(super) async fn resolve(&self, start: Start) -> Result<Offset, Error> {
@@ -98,12 +107,12 @@ impl RemoteReader {
             max_bytes: i32::try_from(call.max_bytes).unwrap_or(i32::MAX),
             min_bytes: i32::try_from(call.min_bytes).unwrap_or(i32::MAX),
         }));
-        let batches: Vec<_> = answer
-            .await?
-            .batches
-            .into_iter()
-            .filter_map(read_batch)
-            .collect();
+        let batches = answer.await?.batches.into_iter().map(read_batch);
+        // Leaving one out would hide its records.
+        let batches: Option<Vec<_>> = batches.collect();
+        let batches = batches.ok_or_else(|| Error::Internal {
+            detail: "the partition's leader sent an empty batch".to_owned(),
+        })?;
         let wanted = offset(call.offset);
         Ok(Fetched {
             next_offset: batches.last().map_or(wanted, ReadBatch::end_offset),
@@ -132,7 +141,11 @@ impl RemoteReader {
 
     pub(super) async fn wait_for_end_above(&self, offset: Offset) -> Result<Bounds, Error> {
         loop {
-            let fetched = self.fetch(&self.call(offset, WAIT, WAIT_BYTES)).await?;
+            let fetched = match self.fetch(&self.call(offset, WAIT, WAIT_BYTES)).await {
+                // Retention has overtaken the wait: whoever reads next hears of it.
+                Err(Error::OffsetOutOfRange { .. }) => return Ok(self.bounds()),
+                fetched => fetched?,
+            };
             if !fetched.batches.is_empty() {
                 self.seen().ahead = fetched.batches;
                 return Ok(fetched.bounds);

@@ -74,8 +74,9 @@ impl Group {
         Ok(())
     }
 
-    /// Founds the group with all its founders as voters. Each of them may, since all write the same first entry; the
-    /// first does at once, so that there is one election, and the others only if it does not.
+    /// Founds the group with all its founders as voters. Each of them may, since all name the same members and only one
+    /// of their first entries can be committed; the first does at once, so that there is one election, and the others
+    /// only if it does not.
     async fn found_together(&self, me: NodeId, founders: &[NodeId]) -> io::Result<()> {
         let members: BTreeMap<NodeId, Member> = founders
             .iter()

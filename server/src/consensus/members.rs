@@ -70,12 +70,9 @@ impl Group {
         let has_applied = data
             .last_applied
             .is_some_and(|id| id.leader_id.term == term);
-        let alone = server
-            .membership_config
-            .membership()
-            .voter_ids()
-            .nth(1)
-            .is_none();
+        // A leader that is being left out is not the one voter that remains.
+        let voters = server.membership_config.membership().voter_ids();
+        let alone = voters.eq([server.id]);
         let is_fresh = || {
             let heard = data.last_quorum_acked.as_ref();
             heard.is_some_and(|heard| heard.elapsed() < LEASE)
