@@ -279,7 +279,12 @@ fn rejected(name: &str, rejection: Rejection) -> Error {
             format!("was changed to {partition_count} by somebody else: look again"),
         ),
         Rejection::LimitReached { limit } => Error::LimitReached { limit },
-        Rejection::UnknownNode | Rejection::Malformed(_) => Error::Internal {
+        // No command of a topic is refused for the others.
+        Rejection::UnknownNode
+        | Rejection::ReplicasChanged { .. }
+        | Rejection::NodeInUse { .. }
+        | Rejection::LastNode
+        | Rejection::Malformed(_) => Error::Internal {
             detail: rejection.to_string(),
         },
     }

@@ -158,6 +158,9 @@ fn rejected(rejection: Rejection) -> CatalogRejection {
         }
         Rejection::LimitReached { limit } => (Reason::LimitReached, limit as u64),
         Rejection::Malformed(_) => (Reason::Malformed, 0),
+        Rejection::ReplicasChanged { partition } => (Reason::ReplicasChanged, partition.into()),
+        Rejection::NodeInUse { partitions } => (Reason::NodeInUse, partitions as u64),
+        Rejection::LastNode => (Reason::LastNode, 0),
     };
     CatalogRejection {
         reason: reason.into(),
@@ -176,6 +179,13 @@ fn from_rejected(rejection: CatalogRejection) -> Rejection {
         Reason::LimitReached => Rejection::LimitReached {
             limit: usize::try_from(rejection.number).unwrap_or(usize::MAX),
         },
+        Reason::ReplicasChanged => Rejection::ReplicasChanged {
+            partition: u32::try_from(rejection.number).unwrap_or(u32::MAX),
+        },
+        Reason::NodeInUse => Rejection::NodeInUse {
+            partitions: usize::try_from(rejection.number).unwrap_or(usize::MAX),
+        },
+        Reason::LastNode => Rejection::LastNode,
         Reason::Malformed | Reason::Unspecified => {
             Rejection::Malformed("the catalog's leader did not understand it")
         }
@@ -198,6 +208,9 @@ mod tests {
             Err(Rejection::UnknownNode.into()),
             Err(Rejection::PartitionCountChanged { partition_count: 9 }.into()),
             Err(Rejection::LimitReached { limit: 5 }.into()),
+            Err(Rejection::ReplicasChanged { partition: 2 }.into()),
+            Err(Rejection::NodeInUse { partitions: 8 }.into()),
+            Err(Rejection::LastNode.into()),
             Err(ChangeError::NoLeader),
             Err(ChangeError::Indefinite),
         ] {

@@ -1,13 +1,15 @@
 //! The catalog machine: which nodes, topics and partitions there are. Ids are counted up and never given twice.
 
+mod nodes;
+mod replicas;
 mod stored;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use kelda_proto::internal::v1::catalog_command::{
-    AddPartitions, Command, CreateTopic, DeleteTopic, RegisterNode, UpdateTopic,
+    AddPartitions, Command, CreateTopic, DeleteTopic, UpdateTopic,
 };
 use kelda_proto::internal::v1::{CatalogCommand, ReplicaSet};
 use kelda_proto::limits::PARTITIONS_MAX;
@@ -52,6 +54,8 @@ pub struct Node {
     pub raft_address: String,
     /// Where it stands; empty: not said.
     pub rack: String,
+    /// Whether it is to be emptied.
+    pub draining: bool,
 }
 
 /// A topic.
@@ -113,6 +117,12 @@ pub enum Change {
     },
     /// A topic has more partitions.
     PartitionsAdded,
+    /// Partitions are to be on other nodes.
+    ReplicasMoved,
+    /// A node is to be emptied, or no more.
+    NodeDrained,
+    /// A node is gone.
+    NodeRemoved,
     /// Nothing: the catalog was already as the command wants it.
     Unchanged,
 }
@@ -126,7 +136,7 @@ pub enum Rejection {
     /// There is no such topic.
     #[error("no such topic: create it first")]
     UnknownTopic,
-    /// A node id that was never given.
+    /// A node id that was never given, or of a node that was removed.
     #[error("no such node")]
     UnknownNode,
     /// Somebody else added partitions.
@@ -135,6 +145,23 @@ pub enum Rejection {
         /// Partitions that it has.
         partition_count: u32,
     },
+    /// Somebody else moved a partition.
+    #[error(
+        "partition {partition} has other replicas now: look again, and repeat what is still wanted"
+    )]
+    ReplicasChanged {
+        /// The partition.
+        partition: u32,
+    },
+    /// The node holds data.
+    #[error("{partitions} partitions have replicas on the node: drain it first")]
+    NodeInUse {
+        /// How many.
+        partitions: usize,
+    },
+    /// Without it there is no cluster.
+    #[error("it is the last node of the cluster")]
+    LastNode,
     /// The cluster is full.
     #[error("the cluster's limit of {limit} is reached")]
     LimitReached {
@@ -257,6 +284,9 @@ impl Catalog {
             Some(Command::UpdateTopic(update)) => self.update(update),
             Some(Command::DeleteTopic(delete)) => self.delete(delete),
             Some(Command::AddPartitions(add)) => self.add_partitions(add),
+            Some(Command::MoveReplicas(moves)) => self.move_replicas(moves),
+            Some(Command::DrainNode(drain)) => self.drain(drain),
+            Some(Command::RemoveNode(remove)) => self.remove(remove),
         }?;
         if change != Change::Unchanged {
             self.version += 1;
@@ -273,34 +303,6 @@ impl Catalog {
         }
         cluster_id.clone_into(&mut self.cluster_id);
         Ok(Change::ClusterFounded)
-    }
-
-    fn register(&mut self, register: &RegisterNode) -> Result<Change, Rejection> {
-        let is_new = register.id == 0;
-        let id = NodeId(if is_new {
-            self.next_node_id
-        } else {
-            register.id
-        });
-        let node = Node {
-            id,
-            name: register.name.clone(),
-            address: register.address.clone(),
-            version: register.version.clone(),
-            raft_address: register.raft_address.clone(),
-            rack: register.rack.clone(),
-        };
-        if is_new {
-            limited(self.nodes.len() + 1, NODES_MAX)?;
-            self.next_node_id += 1;
-        } else {
-            let known = self.nodes.get(&id).ok_or(Rejection::UnknownNode)?;
-            if *known == node {
-                return Ok(Change::Unchanged);
-            }
-        }
-        self.nodes.insert(id, node);
-        Ok(Change::NodeRegistered { id })
     }
 
     fn create(&mut self, create: &CreateTopic, time_ms: i64) -> Result<Change, Rejection> {
@@ -379,16 +381,7 @@ impl Catalog {
         limited(before + added.len(), PARTITIONS_MAX)?;
         limited(self.groups.len() + added.len(), CLUSTER_PARTITIONS_MAX)?;
         for set in added {
-            let distinct: BTreeSet<u64> = set.nodes.iter().copied().collect();
-            if distinct.is_empty() || distinct.len() != set.nodes.len() {
-                return Err(Rejection::Malformed("replicas are none or repeated"));
-            }
-            if !distinct
-                .iter()
-                .all(|id| self.nodes.contains_key(&NodeId(*id)))
-            {
-                return Err(Rejection::UnknownNode);
-            }
+            self.check_replicas(&set.nodes)?;
         }
         Ok(())
     }

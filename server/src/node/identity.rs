@@ -137,6 +137,7 @@ async fn join(config: &Config, this: &RegisterNode) -> Result<Identity, StartErr
             version: this.version.clone(),
             raft_address: this.raft_address.clone(),
             rack: this.rack.clone(),
+            draining: false,
         }),
     };
     let mut pause = ASK_AGAIN_MIN;

@@ -1,8 +1,9 @@
 //! Tables for each rule, and properties against a list of topics that is searched.
 
+mod moves;
 mod properties;
 
-use kelda_proto::internal::v1::catalog_command::FoundCluster;
+use kelda_proto::internal::v1::catalog_command::{FoundCluster, RegisterNode};
 use kelda_proto::internal::v1::{CatalogPartition, CatalogState};
 
 use super::*;

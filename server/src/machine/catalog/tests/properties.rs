@@ -5,6 +5,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use prost::Message;
 
+use kelda_proto::internal::v1::catalog_command::{MoveReplicas, move_replicas::Move};
+
+use super::moves::{drain, remove};
 use super::*;
 
 /// Group and replicas.
@@ -13,7 +16,8 @@ type Place = (u64, Vec<u64>);
 /// What is left of each created topic: id, name, retention, partitions. Plain lists, searched.
 #[derive(Debug, Default)]
 struct Model {
-    nodes: Vec<String>,
+    /// Address of each node that ever was, and whether it is to be emptied; `None`: removed.
+    nodes: Vec<Option<(String, bool)>>,
     topics: Vec<(u64, String, Option<i64>, Vec<Place>)>,
     created: u64,
     placed: u64,
@@ -24,15 +28,30 @@ impl Model {
         match command {
             Command::FoundCluster(_) => false,
             Command::RegisterNode(register) if register.id == 0 => {
-                self.nodes.push(register.address.clone());
+                self.nodes.push(Some((register.address.clone(), false)));
                 true
             }
-            Command::RegisterNode(register) => {
-                let known = self.nodes.get_mut(register.id as usize - 1);
-                known.is_some_and(|address| {
-                    address.clone_from(&register.address);
-                    true
-                })
+            Command::RegisterNode(register) => self.node(register.id).is_some_and(|node| {
+                node.0.clone_from(&register.address);
+                true
+            }),
+            Command::DrainNode(drain) => self.node(drain.id).is_some_and(|node| {
+                node.1 = drain.draining;
+                true
+            }),
+            Command::RemoveNode(remove) => {
+                let mut places = self.topics.iter().flat_map(|topic| &topic.3);
+                let in_use = places.any(|place| place.1.contains(&remove.id));
+                let last = self.nodes.iter().flatten().count() == 1;
+                let removed = !in_use && !last && self.node(remove.id).is_some();
+                if removed {
+                    self.nodes[remove.id as usize - 1] = None;
+                }
+                removed
+            }
+            Command::MoveReplicas(moves) => {
+                let found = self.find(&moves.topic, moves.topic_id);
+                found.is_some_and(|position| self.moves(position, &moves.moves))
             }
             Command::CreateTopic(create) => {
                 let taken = self.topics.iter().any(|topic| topic.1 == create.name);
@@ -87,16 +106,44 @@ impl Model {
         self.topics.iter().position(matches)
     }
 
+    fn node(&mut self, id: u64) -> Option<&mut (String, bool)> {
+        let place = usize::try_from(id).ok()?.checked_sub(1)?;
+        self.nodes.get_mut(place)?.as_mut()
+    }
+
+    fn moves(&mut self, position: usize, moves: &[Move]) -> bool {
+        let mut numbers: Vec<u32> = moves.iter().map(|it| it.partition).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let mut places = self.topics[position].3.clone();
+        let all = numbers.len() == moves.len()
+            && moves.iter().all(|it| {
+                let after = it.after.clone();
+                let valid = self.valid(&[ReplicaSet { nodes: after }]);
+                let place = places.get_mut(it.partition as usize);
+                valid
+                    && place.is_some_and(|place| {
+                        std::mem::replace(&mut place.1, it.after.clone()) == it.before
+                    })
+            });
+        let moved = all && !moves.is_empty();
+        if moved {
+            self.topics[position].3 = places;
+        }
+        moved
+    }
+
     fn valid(&self, sets: &[ReplicaSet]) -> bool {
-        let known = 1..=self.nodes.len() as u64;
+        let known = |id: &u64| {
+            let place = id.checked_sub(1).map(|place| place as usize);
+            place.is_some_and(|place| matches!(self.nodes.get(place), Some(Some(_))))
+        };
         !sets.is_empty()
             && sets.iter().all(|set| {
                 let mut nodes = set.nodes.clone();
                 nodes.sort_unstable();
                 nodes.dedup();
-                !nodes.is_empty()
-                    && nodes.len() == set.nodes.len()
-                    && nodes.iter().all(|id| known.contains(id))
+                !nodes.is_empty() && nodes.len() == set.nodes.len() && nodes.iter().all(known)
             })
     }
 
@@ -110,8 +157,16 @@ impl Model {
     }
 
     fn check(&self, catalog: &Catalog) -> Result<(), TestCaseError> {
-        let addresses: Vec<String> = catalog.nodes().map(|node| node.address.clone()).collect();
-        prop_assert_eq!(&addresses, &self.nodes);
+        let nodes = catalog.nodes();
+        let nodes: Vec<_> = nodes
+            .map(|node| (node.id.0, node.address.clone(), node.draining))
+            .collect();
+        let known = (1_u64..).zip(&self.nodes);
+        let known: Vec<_> = known
+            .filter_map(|(id, node)| node.clone().map(|node| (id, node.0, node.1)))
+            .collect();
+        prop_assert_eq!(nodes, known);
+        prop_assert_eq!(catalog.next_node().0, self.nodes.len() as u64 + 1);
         let mut expected: Vec<_> = self.topics.iter().collect();
         expected.sort_by_key(|topic| topic.1.as_str());
         prop_assert_eq!(catalog.topic_count(), expected.len());
@@ -141,13 +196,14 @@ impl Model {
 
 fn command() -> impl Strategy<Value = Command> {
     let name = || prop_oneof![20 => "[ab]", 1 => Just(String::new())];
-    let replicas = || {
-        let nodes = prop_oneof![
+    let nodes = || {
+        prop_oneof![
             20 => proptest::sample::subsequence(vec![1_u64, 2, 3], 1..=3),
             1 => vec(0..5_u64, 0..3)
-        ];
-        vec(nodes.prop_map(|nodes| ReplicaSet { nodes }), 0..4)
+        ]
     };
+    let replicas = || vec(nodes().prop_map(|nodes| ReplicaSet { nodes }), 0..4);
+    let moves = vec((0..3_u32, nodes(), nodes()), 0..3);
     let config = || {
         proptest::option::of((1..4_i64).prop_map(|retention_ms| TopicConfig {
             retention_ms: Some(retention_ms),
@@ -179,7 +235,30 @@ fn command() -> impl Strategy<Value = Command> {
                 partitions,
             })
         }),
+        4 => (topic_id(), name(), moves).prop_map(|(topic_id, topic, moves)| {
+            let one = |(partition, before, after)| Move { partition, before, after };
+            let moves = moves.into_iter().map(one).collect();
+            Command::MoveReplicas(MoveReplicas { topic, topic_id, moves })
+        }),
+        1 => (0..5_u64, any::<bool>()).prop_map(|(id, draining)| drain(id, draining)),
+        1 => (0..5_u64).prop_map(remove),
     ]
+}
+
+/// A move names what is there, unless it is one of the few that are to be wrong: by chance it would hardly ever.
+fn aimed(mut command: Command, catalog: &Catalog) -> Command {
+    if let Command::MoveReplicas(moves) = &mut command
+        && let Some(topic) = catalog.topic(&moves.topic)
+    {
+        for change in &mut moves.moves {
+            let partition = topic.partitions.get(change.partition as usize);
+            if let Some(partition) = partition.filter(|_| change.before.len() < 3) {
+                change.before = partition.replicas.iter().map(|node| node.0).collect();
+            }
+        }
+        moves.topic_id = topic.id;
+    }
+    command
 }
 
 proptest! {
@@ -187,11 +266,12 @@ proptest! {
     fn a_catalog_does_what_the_model_does(commands in vec(command(), 1..60)) {
         let mut catalog = three_nodes();
         let mut model = Model {
-            nodes: vec!["host:1".to_owned(); 3],
+            nodes: vec![Some(("host:1".to_owned(), false)); 3],
             ..Model::default()
         };
         for command in commands {
             let before = catalog.clone();
+            let command = aimed(command, &catalog);
             let applied = apply(&mut catalog, command.clone());
             prop_assert_eq!(model.apply(&command), applied.is_ok(), "{:?}: {:?}", command, applied);
             model.check(&catalog)?;

@@ -1,0 +1,70 @@
+//! Nodes that come, are emptied and go.
+
+use kelda_proto::internal::v1::catalog_command::{DrainNode, RegisterNode, RemoveNode};
+
+use super::{Catalog, Change, NODES_MAX, Node, Rejection, limited};
+use crate::types::NodeId;
+
+impl Catalog {
+    pub(super) fn register(&mut self, register: &RegisterNode) -> Result<Change, Rejection> {
+        let known = match register.id {
+            0 => None,
+            id => Some(self.nodes.get(&NodeId(id)).ok_or(Rejection::UnknownNode)?),
+        };
+        let id = known.map_or(NodeId(self.next_node_id), |known| known.id);
+        let node = Node {
+            id,
+            name: register.name.clone(),
+            address: register.address.clone(),
+            version: register.version.clone(),
+            raft_address: register.raft_address.clone(),
+            rack: register.rack.clone(),
+            // A node that restarts in the middle of it is still to be emptied.
+            draining: known.is_some_and(|known| known.draining),
+        };
+        match known {
+            Some(known) if *known == node => return Ok(Change::Unchanged),
+            Some(_) => {}
+            None => {
+                limited(self.nodes.len() + 1, NODES_MAX)?;
+                self.next_node_id += 1;
+            }
+        }
+        self.nodes.insert(id, node);
+        Ok(Change::NodeRegistered { id })
+    }
+
+    pub(super) fn drain(&mut self, drain: &DrainNode) -> Result<Change, Rejection> {
+        let node = self.nodes.get_mut(&NodeId(drain.id));
+        let node = node.ok_or(Rejection::UnknownNode)?;
+        if node.draining == drain.draining {
+            return Ok(Change::Unchanged);
+        }
+        node.draining = drain.draining;
+        Ok(Change::NodeDrained)
+    }
+
+    pub(super) fn remove(&mut self, remove: &RemoveNode) -> Result<Change, Rejection> {
+        let id = NodeId(remove.id);
+        if !self.nodes.contains_key(&id) {
+            return Err(Rejection::UnknownNode);
+        }
+        match self.replicas_on(id) {
+            0 if self.nodes.len() == 1 => Err(Rejection::LastNode),
+            0 => {
+                self.nodes.remove(&id);
+                Ok(Change::NodeRemoved)
+            }
+            partitions => Err(Rejection::NodeInUse { partitions }),
+        }
+    }
+
+    /// Number of partitions with a replica on a node.
+    pub fn replicas_on(&self, node: NodeId) -> usize {
+        let topics = self.topics.values();
+        let partitions = topics.flat_map(|topic| &topic.partitions);
+        partitions
+            .filter(|partition| partition.replicas.contains(&node))
+            .count()
+    }
+}
