@@ -39,16 +39,7 @@ impl Model {
                 node.1 = drain.draining;
                 true
             }),
-            Command::RemoveNode(remove) => {
-                let mut places = self.topics.iter().flat_map(|topic| &topic.3);
-                let in_use = places.any(|place| place.1.contains(&remove.id));
-                let last = self.nodes.iter().flatten().count() == 1;
-                let removed = !in_use && !last && self.node(remove.id).is_some();
-                if removed {
-                    self.nodes[remove.id as usize - 1] = None;
-                }
-                removed
-            }
+            Command::RemoveNode(remove) => self.remove(remove.id),
             Command::MoveReplicas(moves) => {
                 let found = self.find(&moves.topic, moves.topic_id);
                 found.is_some_and(|position| self.moves(position, &moves.moves))
@@ -104,6 +95,17 @@ impl Model {
     fn find(&self, name: &str, id: u64) -> Option<usize> {
         let matches = |topic: &(u64, String, _, _)| topic.1 == name && topic.0 == id;
         self.topics.iter().position(matches)
+    }
+
+    fn remove(&mut self, id: u64) -> bool {
+        let mut places = self.topics.iter().flat_map(|topic| &topic.3);
+        let in_use = places.any(|place| place.1.contains(&id));
+        let last = self.nodes.iter().flatten().count() == 1;
+        let removed = !in_use && !last && self.node(id).is_some();
+        if removed {
+            self.nodes[id as usize - 1] = None;
+        }
+        removed
     }
 
     fn node(&mut self, id: u64) -> Option<&mut (String, bool)> {
