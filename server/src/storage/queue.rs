@@ -41,9 +41,15 @@ pub(super) enum Change {
     Append(Vec<Arc<Entry>>),
     Vote(Bytes),
     Truncate(LogIndex),
-    Purge { upto: EntryId, snapshot: Bytes },
+    Purge {
+        upto: EntryId,
+        snapshot: Bytes,
+    },
     Apply(Applied),
-    Delete,
+    /// Everything of the group, but for a vote that is saved in the same breath.
+    Delete {
+        vote: Option<Bytes>,
+    },
 }
 
 /// One operation of the queue.

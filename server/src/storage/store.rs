@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
+
 use super::backend::Backend;
 use super::backend::redb::guarded;
 use super::group::GroupStore;
@@ -245,9 +247,18 @@ impl Storage {
     /// Deletes everything of a group, in bounded steps; a restart in between goes on with it. Handles of the group
     /// give [`Error::Deleted`] from the call on; when this returns, [`Storage::group`] gives an empty one.
     pub async fn delete_group(&self, id: GroupId) -> Result<(), Error> {
+        self.delete(id, None).await
+    }
+
+    /// As [`Storage::delete_group`], but for the vote, which becomes this one: there is no moment without either.
+    pub async fn empty_group(&self, id: GroupId, vote: Bytes) -> Result<(), Error> {
+        self.delete(id, Some(vote)).await
+    }
+
+    async fn delete(&self, id: GroupId, vote: Option<Bytes>) -> Result<(), Error> {
         self.handle.check_open()?;
         let group = self.group(id).into_group();
-        let target = Some((group, Change::Delete));
+        let target = Some((group, Change::Delete { vote }));
         let deleted = self.handle.submit_durable(target, 0, |tail, _, _| {
             tail.delete();
             Ok(())

@@ -136,7 +136,7 @@ impl Writer {
             let Some((group, change)) = &operation.change else {
                 continue;
             };
-            while !matches!(change, Change::Delete)
+            while !matches!(change, Change::Delete { .. })
                 && self
                     .sweeps
                     .get(&group.id)
@@ -187,7 +187,7 @@ impl Writer {
                 Change::Purge { .. } => {
                     self.sweeps.entry(group.id).or_default();
                 }
-                Change::Delete => {
+                Change::Delete { .. } => {
                     self.recency.forget(group.id);
                     let sweep = self.sweeps.entry(group.id).or_default();
                     sweep.pending = Pending::Delete;

@@ -89,7 +89,10 @@ pub(in crate::storage) fn bounds(
 /// Everything that a group needs to start.
 pub(in crate::storage) fn state(view: &dyn Read, group: GroupId) -> Result<GroupState, Error> {
     if pending(view, group)? == Some(Pending::Delete) {
-        return Ok(GroupState::default());
+        return Ok(GroupState {
+            vote: meta(view, group, Meta::Vote)?,
+            ..GroupState::default()
+        });
     }
     let bounds = bounds(view, group)?;
     if let Some(last) = bounds.last.filter(|last| bounds.holds(last.index)) {

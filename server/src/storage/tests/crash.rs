@@ -69,6 +69,10 @@ async fn submit(
             let storage = storage.clone();
             Box::pin(async move { storage.delete_group(group.id()).await })
         }
+        Act::Empty(vote) => {
+            let storage = storage.clone();
+            Box::pin(async move { storage.empty_group(group.id(), vote).await })
+        }
     };
     match futures::poll!(waiting.as_mut()) {
         std::task::Poll::Ready(result) => {
@@ -131,7 +135,7 @@ async fn live(
         *serial += 1;
         let act = models[at].next(random, *serial);
         models[at].act(&act);
-        let deletes = matches!(act, Act::Delete);
+        let deletes = matches!(act, Act::Delete | Act::Empty(_));
         history.push(models);
         let group = storage.group(GroupId(at as u64));
         waiting.extend(submit(&storage, group, act, number, told.clone()).await);

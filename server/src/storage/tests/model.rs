@@ -21,6 +21,7 @@ pub(super) enum Act {
     Purge(EntryId, Bytes),
     Apply(Applied),
     Delete,
+    Empty(Bytes),
 }
 
 /// Everything that can be read of a group.
@@ -88,6 +89,12 @@ impl Model {
                 }
             }
             Act::Delete => *self = Model::default(),
+            Act::Empty(vote) => {
+                *self = Model {
+                    vote: Some(vote.clone()),
+                    ..Model::default()
+                }
+            }
         }
     }
 
@@ -116,6 +123,7 @@ impl Model {
                 let stored = self.entries.get(&upto).map(|entry| entry.id);
                 Act::Purge(stored.unwrap_or(id(serial, upto)), text)
             }
+            _ if random.chance(50) => Act::Empty(text),
             _ => Act::Delete,
         }
     }

@@ -32,6 +32,7 @@ suite! {
     searches_agree_with_a_linear_scan
     batches_without_memory_are_read_from_the_tables
     a_deleted_group_leaves_nothing
+    an_emptied_group_leaves_a_vote_and_nothing_else
     an_append_that_leaves_a_gap_is_refused
     a_log_may_begin_behind_zero
     groups_are_listed_without_the_deleted
@@ -377,6 +378,29 @@ mod cases {
         append(&again, entries(9, 0..2, &[10])).await.unwrap();
         assert_eq!(again.load().await.unwrap().last, Some(id(9, 1)));
         assert_eq!(neighbour.load().await.unwrap().last, Some(id(1, 2)));
+    }
+
+    pub(super) async fn an_emptied_group_leaves_a_vote_and_nothing_else(storage: &Storage) {
+        let group = storage.group(GROUP);
+        let written = entries(1, 0..30, &[700_000]);
+        append(&group, written.clone()).await.unwrap();
+        let mut all = applied("a", rows(0, &written));
+        all.state_rows = vec![(Bytes::from_static(b"k"), Some(Bytes::from_static(b"v")))];
+        group.apply(all).await.unwrap();
+        group.save_vote(Bytes::from_static(b"old")).await.unwrap();
+        let vote = Bytes::from_static(b"new");
+        storage.empty_group(GROUP, vote.clone()).await.unwrap();
+        assert!(matches!(group.load().await, Err(Error::Deleted(GROUP))));
+        assert_eq!(storage.rows_of(GROUP), 0);
+        assert_eq!(storage.groups().unwrap(), [GROUP]);
+        let again = storage.group(GROUP);
+        let state = again.load().await.unwrap();
+        assert_eq!(state.vote, Some(vote));
+        assert!(state.last.is_none() && state.applied.is_none() && state.state_rows.is_empty());
+        append(&again, entries(9, 0..2, &[10])).await.unwrap();
+        assert_eq!(again.load().await.unwrap().last, Some(id(9, 1)));
+        storage.delete_group(GROUP).await.unwrap();
+        assert_eq!(storage.groups().unwrap(), []);
     }
 
     pub(super) async fn an_append_that_leaves_a_gap_is_refused(storage: &Storage) {

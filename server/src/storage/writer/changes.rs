@@ -38,9 +38,12 @@ pub(super) fn write(
         Change::Truncate(from) => truncate(write, group, *from),
         Change::Purge { upto, snapshot } => purge(write, group, *upto, snapshot),
         Change::Apply(applied) => apply(write, group, applied),
-        Change::Delete => {
+        Change::Delete { vote } => {
             let (low, high) = (keys::group(group), keys::group_end(group));
             write.delete_range(Table::Meta, &low, &high)?;
+            if let Some(vote) = vote {
+                put_meta(write, group, Meta::Vote, vote)?;
+            }
             write.put(Table::Pending, &low, &[&[Pending::Delete as u8]])
         }
     }
