@@ -14,7 +14,7 @@ use std::{
 use super::{Error, partition::Partition};
 use crate::{
     machine::{catalog::Topic, topic_config::Effective},
-    types::GroupId,
+    types::{GroupId, NodeId},
 };
 
 /// Topics and their partitions as of one version of the catalog.
@@ -112,6 +112,13 @@ impl TopicHandle {
                 partition,
             },
         })
+    }
+
+    /// Whether a partition is, or is to be, on a node.
+    pub(super) fn is_replica(&self, number: i32, node: NodeId) -> bool {
+        let placed = usize::try_from(number).ok();
+        let placed = placed.and_then(|number| self.topic.partitions.get(number));
+        placed.is_some_and(|placed| placed.replicas.contains(&node))
     }
 
     /// Number of replicas of a partition.

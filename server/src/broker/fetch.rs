@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::{
     Bounds, Error, Fetch, Fetched, ReadBatch, Start,
-    partition::{self, Partition},
+    partition::{self, Partition, Stopped},
 };
 use crate::{
     consensus::PartitionView,
@@ -34,7 +34,7 @@ const SEARCH_HEADS: usize = 64;
 pub(super) struct LocalReader {
     partition: Arc<Partition>,
     view: watch::Receiver<PartitionView>,
-    stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<Stopped>,
     metrics: Arc<Metrics>,
 }
 
@@ -117,7 +117,8 @@ impl LocalReader {
             return Err(self.out_of_range(from.into()));
         }
         if !continuous(from, &batches) {
-            return Err(self.corrupt());
+            // What is being deleted may be half there.
+            return Err(self.partition.gone().unwrap_or_else(|| self.corrupt()));
         }
         decode(batches).ok_or_else(|| self.corrupt())
     }
@@ -139,8 +140,8 @@ impl LocalReader {
             changed = view.wait_for(wanted) => {
                 changed.map(|view| partition::bounds(&view)).map_err(|_| Error::NotReady)
             }
-            _ = stopped.wait_for(|stopped| *stopped) => {
-                Err(Error::UnknownTopic { topic: self.partition.topic.clone() })
+            _ = stopped.wait_for(|stopped| *stopped != Stopped::No) => {
+                Err(self.partition.gone().unwrap_or(Error::NotReady))
             }
         }
     }

@@ -13,7 +13,7 @@ use futures::{StreamExt, future, stream};
 use tokio::{
     runtime::Handle,
     sync::watch,
-    task::{JoinHandle, JoinSet},
+    task::{JoinError, JoinHandle, JoinSet},
     time::Instant,
 };
 
@@ -22,16 +22,19 @@ use super::{
     partition::Partition,
 };
 use crate::{
-    consensus::{CatalogView, Groups},
+    consensus::{CatalogView, Groups, OpenError, Standing},
     machine::catalog::{Topic, TopicRange},
     storage::Storage,
-    types::{CATALOG_GROUP, GroupId},
+    types::{CATALOG_GROUP, GroupId, NodeId},
 };
 
 /// Groups that are opened at a time: each waits for a few commits, which it shares with the others.
 const OPEN_AT_ONCE: usize = 256;
 /// Groups of one topic that are deleted at a time.
 const DELETE_AT_ONCE: usize = 32;
+/// Replicas that leave this node at a time, and how often those are tried that could not.
+const LEAVE_AT_ONCE: usize = 32;
+const LEAVE_AGAIN: Duration = Duration::from_secs(1);
 /// When a group that failed to open is tried again; the time doubles with each failure.
 const REOPEN_AFTER_MIN: Duration = Duration::from_secs(1);
 /// Longest time between two tries.
@@ -42,28 +45,36 @@ const REOPEN_AFTER_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Opener {
     pub(super) groups: Groups,
     pub(super) runtime: Handle,
+    /// Groups that had something stored when the node started.
+    pub(super) stored: Arc<HashSet<GroupId>>,
 }
 
 /// A partition that is not open, and its group.
 #[derive(Clone)]
-struct Closed {
-    topic: Arc<Topic>,
-    number: usize,
-    group: GroupId,
+pub(super) struct Closed {
+    pub(super) topic: Arc<Topic>,
+    pub(super) number: usize,
+    pub(super) group: GroupId,
 }
 
 impl Opener {
-    async fn open(&self, closed: Closed) -> (Closed, Slot) {
+    pub(super) async fn open(&self, closed: Closed) -> (Closed, Slot) {
         let Closed { topic, group, .. } = &closed;
         let placed = topic.partitions.get(closed.number);
         let founders = placed.map_or(&[][..], |placed| &placed.founders);
         let replicas = placed.map_or(&[][..], |placed| &placed.replicas);
-        if !replicas.contains(&self.groups.node()) {
-            return (closed, Err(NotOpen::Elsewhere));
-        }
+        let opened = if replicas.contains(&self.groups.node()) {
+            self.groups.open_partition(*group, founders).await
+        } else {
+            match self.is_still_here(*group, founders).await {
+                Ok(true) => self.groups.open_partition(*group, founders).await,
+                Ok(false) => return (closed, Err(NotOpen::Elsewhere)),
+                Err(error) => Err(error),
+            }
+        };
         let (topic, number) = (&topic.name, u32::try_from(closed.number));
         let number = number.unwrap_or(u32::MAX);
-        let slot = match self.groups.open_partition(*group, founders).await {
+        let slot = match opened {
             Ok(opened) => Ok(Partition::new(
                 topic.clone(),
                 number,
@@ -82,17 +93,44 @@ impl Opener {
         (closed, slot)
     }
 
+    /// Whether a group takes part here though the catalog has its replicas on other nodes: because it may not have left
+    /// this node out yet, or because its founding may have waited for this node ever since.
+    async fn is_still_here(&self, group: GroupId, founders: &[NodeId]) -> Result<bool, OpenError> {
+        let founds = founders.contains(&self.groups.node());
+        if !founds && !self.stored.contains(&group) {
+            return Ok(false);
+        }
+        Ok(match self.groups.standing(group).await? {
+            Standing::Held => true,
+            Standing::Never => founds,
+            Standing::Left => false,
+        })
+    }
+
     async fn open_all(&self, closed: Vec<Closed>) -> Vec<(Closed, Slot)> {
         let opening = stream::iter(closed).map(|closed| self.open(closed));
         opening.buffer_unordered(OPEN_AT_ONCE).collect().await
     }
 
-    /// A directory of `catalog`: takes over what `old` has, and opens the partitions that are new.
-    async fn build(&self, catalog: &CatalogView, old: &Directory) -> Directory {
+    /// A directory of `catalog`: takes over what `old` has, and opens the partitions that are new, or new here, but for
+    /// those that are `busy`.
+    async fn build(
+        &self,
+        catalog: &CatalogView,
+        old: &Directory,
+        busy: impl Fn(&GroupId) -> bool,
+    ) -> Directory {
+        let me = self.groups.node();
         let mut new = Vec::new();
         for topic in catalog.topics_from(TopicRange::default()) {
-            let known = same_topic(old, topic).map_or(0, |handle| handle.slots().len());
-            for (number, partition) in topic.partitions.iter().enumerate().skip(known) {
+            let known = same_topic(old, topic).map_or(&[][..], |handle| handle.slots());
+            for (number, partition) in topic.partitions.iter().enumerate() {
+                match known.get(number) {
+                    Some(Err(NotOpen::Elsewhere))
+                        if partition.replicas.contains(&me) && !busy(&partition.group) => {}
+                    Some(_) => continue,
+                    None => {}
+                }
                 new.push(Closed {
                     topic: Arc::clone(topic),
                     number,
@@ -105,14 +143,23 @@ impl Opener {
             opened.map(|(closed, slot)| (closed.group, slot)).collect();
         let topics = catalog.topics_from(TopicRange::default()).map(|topic| {
             let before = same_topic(old, topic);
+            let opens = |handle: &TopicHandle| {
+                let mut groups = handle.groups();
+                groups.any(|(group, _)| opened.contains_key(&group))
+            };
             let handle = match before {
-                Some(handle) if Arc::ptr_eq(&handle.topic, topic) => Arc::clone(handle),
+                Some(handle) if Arc::ptr_eq(&handle.topic, topic) && !opens(handle) => {
+                    Arc::clone(handle)
+                }
                 _ => {
-                    let mut slots = before.map_or_else(Vec::new, |handle| handle.slots().to_vec());
-                    slots.extend(topic.partitions.iter().skip(slots.len()).map(|partition| {
-                        let opened = opened.remove(&partition.group);
-                        opened.unwrap_or(Err(NotOpen::Failed))
-                    }));
+                    let known = before.map_or(&[][..], |handle| handle.slots());
+                    let slots = topic.partitions.iter().enumerate();
+                    let slots = slots.map(|(number, partition)| {
+                        let known = || known.get(number).cloned();
+                        let slot = opened.remove(&partition.group).or_else(known);
+                        slot.unwrap_or(Err(NotOpen::Failed))
+                    });
+                    let slots = slots.collect();
                     let before = before.map(Arc::as_ref);
                     Arc::new(TopicHandle::new(Arc::clone(topic), slots, before))
                 }
@@ -146,21 +193,30 @@ fn same_topic<'a>(directory: &'a Directory, topic: &Topic) -> Option<&'a Arc<Top
     (handle.topic.id == topic.id).then_some(handle)
 }
 
-/// What a crash left of deleted topics. Groups that the catalog has never given out are not among it: their data may
-/// be all that is left of something.
-async fn leftovers(storage: &Storage, catalog: &CatalogView) -> Vec<GroupId> {
+/// Whether both are the same running partition.
+fn is_same(one: &Slot, other: &Slot) -> bool {
+    matches!((one, other), (Ok(one), Ok(other)) if Arc::ptr_eq(one, other))
+}
+
+/// What is stored, before anything is opened.
+async fn stored(storage: &Storage) -> Vec<GroupId> {
     let storage = storage.clone();
-    let groups = match tokio::task::spawn_blocking(move || storage.groups()).await {
+    match tokio::task::spawn_blocking(move || storage.groups()).await {
         Ok(Ok(groups)) => groups,
         Ok(Err(error)) => {
             tracing::error!(%error, "data of deleted partitions can not be looked for");
-            return Vec::new();
+            Vec::new()
         }
-        Err(_) => return Vec::new(),
-    };
+        Err(_) => Vec::new(),
+    }
+}
+
+/// What a crash left of deleted topics. Groups that the catalog has never given out are not among it: their data may
+/// be all that is left of something.
+fn leftovers(groups: &[GroupId], catalog: &CatalogView) -> Vec<GroupId> {
     let next = catalog.next_group();
     let mut leftovers = Vec::new();
-    for group in groups {
+    for group in groups.iter().copied() {
         if group == CATALOG_GROUP || catalog.partition_of_group(group).is_some() {
             continue;
         }
@@ -182,6 +238,14 @@ struct Follower {
     reopened: JoinSet<Vec<(Closed, Slot)>>,
     /// Nobody else may open or delete these.
     reopening: HashSet<GroupId>,
+    leaving: JoinSet<(Closed, Slot)>,
+    /// Nobody else may open or delete these either.
+    leaving_groups: HashSet<GroupId>,
+    /// Partitions of the directory that run here and are to be elsewhere.
+    surplus: Vec<(Closed, Arc<Partition>)>,
+    /// Those of them that had their turn to leave; the others come first.
+    had_turn: HashSet<GroupId>,
+    leave_at: Instant,
     /// Partitions of the directory that failed to open.
     failed: Vec<Closed>,
     reopen_after: Duration,
@@ -190,14 +254,16 @@ struct Follower {
 
 /// Builds the directory of the catalog as it is now, and follows it from then on.
 pub(super) async fn follow(
-    opener: Opener,
+    mut opener: Opener,
     mut catalog: watch::Receiver<CatalogView>,
     storage: &Storage,
 ) -> (watch::Receiver<Arc<Directory>>, JoinHandle<()>) {
     let view = catalog.borrow_and_update().clone();
     // Listed before anything is opened or created, so that nothing new is among it.
-    let leftovers = leftovers(storage, &view).await;
-    let first = opener.build(&view, &Directory::default()).await;
+    let stored = stored(storage).await;
+    let leftovers = leftovers(&stored, &view);
+    opener.stored = Arc::new(stored.into_iter().collect());
+    let first = opener.build(&view, &Directory::default(), |_| false).await;
     let (directory, receiver) = watch::channel(Arc::default());
     let mut follower = Follower {
         opener,
@@ -206,6 +272,11 @@ pub(super) async fn follow(
         deletions: JoinSet::new(),
         reopened: JoinSet::new(),
         reopening: HashSet::new(),
+        leaving: JoinSet::new(),
+        leaving_groups: HashSet::new(),
+        surplus: Vec::new(),
+        had_turn: HashSet::new(),
+        leave_at: Instant::now(),
         failed: Vec::new(),
         reopen_after: REOPEN_AFTER_MIN,
         reopen_at: Instant::now(),
@@ -227,6 +298,10 @@ impl Follower {
                 Some(reopened) = self.reopened.join_next() => {
                     self.take(reopened.unwrap_or_default());
                 }
+                Some(left) = self.leaving.join_next() => self.left(left).await,
+                () = tokio::time::sleep_until(self.leave_at), if !self.surplus.is_empty() => {
+                    self.leave();
+                }
                 () = tokio::time::sleep_until(self.reopen_at),
                     if self.reopened.is_empty() && !self.failed.is_empty() => self.reopen(),
             }
@@ -236,13 +311,15 @@ impl Follower {
     async fn catch_up(&mut self) {
         let view = self.catalog.borrow_and_update().clone();
         let old = self.directory.borrow().clone();
-        let new = self.opener.build(&view, &old).await;
+        let busy =
+            |group: &GroupId| self.reopening.contains(group) || self.leaving_groups.contains(group);
+        let new = self.opener.build(&view, &old, busy).await;
         let mut gone = Vec::new();
         for handle in old.topics() {
             if same_topic(&new, &handle.topic).is_none() {
                 let groups = handle.groups();
-                // Those that are being opened are deleted by `take`.
-                let free = groups.filter(|(group, _)| !self.reopening.contains(group));
+                // Those that are being opened, or leave, are deleted by `settle`.
+                let free = groups.filter(|(group, _)| !busy(group));
                 gone.extend(free.map(|(group, slot)| (group, slot.as_ref().ok().cloned())));
             }
         }
@@ -252,14 +329,22 @@ impl Follower {
 
     fn publish(&mut self, directory: Directory) {
         let before = std::mem::take(&mut self.failed).len();
+        self.surplus.clear();
+        let me = self.opener.groups.node();
         for handle in directory.topics() {
-            for (number, (group, slot)) in handle.groups().enumerate() {
-                if matches!(slot, Err(NotOpen::Failed)) {
-                    self.failed.push(Closed {
-                        topic: Arc::clone(&handle.topic),
-                        number,
-                        group,
-                    });
+            let places = handle.topic.partitions.iter().zip(handle.slots());
+            for (number, (placed, slot)) in places.enumerate() {
+                let closed = || Closed {
+                    topic: Arc::clone(&handle.topic),
+                    number,
+                    group: placed.group,
+                };
+                match slot {
+                    Err(NotOpen::Failed) => self.failed.push(closed()),
+                    Ok(partition) if !placed.replicas.contains(&me) => {
+                        self.surplus.push((closed(), Arc::clone(partition)));
+                    }
+                    _ => {}
                 }
             }
         }
@@ -284,11 +369,47 @@ impl Follower {
             .spawn(async move { opener.open_all(failed).await });
     }
 
-    /// Takes over what was opened again; topics may have changed or gone in the meantime.
     fn take(&mut self, reopened: Vec<(Closed, Slot)>) {
         self.reopening.clear();
         self.reopen_after = (self.reopen_after * 2).min(REOPEN_AFTER_MAX);
         self.reopen_at = Instant::now() + self.reopen_after;
+        self.settle(reopened);
+    }
+
+    /// Tries to leave some groups that this node is to be no member of.
+    fn leave(&mut self) {
+        self.leave_at = Instant::now() + LEAVE_AGAIN;
+        let had_turn = |(closed, _): &(Closed, _)| self.had_turn.contains(&closed.group);
+        if self.leaving.is_empty() && self.surplus.iter().all(had_turn) {
+            self.had_turn.clear();
+        }
+        for (closed, partition) in &self.surplus {
+            if self.leaving.len() >= LEAVE_AT_ONCE {
+                break;
+            }
+            if self.had_turn.insert(closed.group) && self.leaving_groups.insert(closed.group) {
+                let leaving = self.opener.clone();
+                let leaving = leaving.leave(closed.clone(), Arc::clone(partition));
+                self.leaving.spawn(leaving);
+            }
+        }
+    }
+
+    async fn left(&mut self, left: Result<(Closed, Slot), JoinError>) {
+        // A task that panicked leaves its group alone until the node starts again.
+        let Ok((closed, slot)) = left else { return };
+        self.leaving_groups.remove(&closed.group);
+        let is_away = matches!(slot, Err(NotOpen::Elsewhere));
+        self.settle(vec![(closed, slot)]);
+        if is_away {
+            // It may be wanted here again, and was not opened because it was leaving.
+            self.catch_up().await;
+        }
+    }
+
+    /// Takes over what was opened again or has left; topics may have changed or gone in the meantime.
+    fn settle(&mut self, reopened: Vec<(Closed, Slot)>) {
+        let mut changed = false;
         let old = self.directory.borrow().clone();
         let mut topics = old.topics.clone();
         let mut gone = Vec::new();
@@ -304,6 +425,10 @@ impl Follower {
             let handle = topics.get_mut(&topic.name);
             match handle.filter(|handle| handle.topic.id == topic.id) {
                 Some(handle) => {
+                    if is_same(&handle.slots()[number], &slot) {
+                        continue;
+                    }
+                    changed = true;
                     let mut slots = handle.slots().to_vec();
                     slots[number] = slot;
                     let topic = Arc::clone(&handle.topic);
@@ -313,7 +438,9 @@ impl Follower {
             }
         }
         let version = old.version;
-        self.publish(Directory { version, topics });
+        if changed {
+            self.publish(Directory { version, topics });
+        }
         self.delete(gone);
     }
 }

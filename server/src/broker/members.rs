@@ -1,20 +1,28 @@
 //! Keeps groups that this node leads at the members they are to have: the catalog's group the nodes of the cluster, a
 //! partition's group the replicas that the catalog says.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::directory::Directory;
 use crate::{
     consensus::{CatalogGroup, CatalogView, Group, Members},
-    types::NodeId,
+    types::{GroupId, NodeId},
 };
 
 /// Most voters of the catalog: more would only make its commits slower.
 const CATALOG_VOTERS_MAX: usize = 5;
 /// When a step that is not the last is followed by the next.
 const NEXT_STEP: Duration = Duration::from_millis(200);
+/// How often to look whether this node leads a group by now whose members are to change.
+const MAY_LEAD: Duration = Duration::from_secs(1);
+/// Partitions' groups that make a step at a time.
+const STEPS_AT_ONCE: usize = 64;
 /// How long a new leader replaces no voter.
 const GRACE: Duration = Duration::from_secs(60);
 /// How often to look where nothing has changed: nodes may have gone silent.
@@ -48,28 +56,102 @@ pub(super) async fn keep_catalog(catalog: CatalogGroup) {
 }
 
 /// Keeps the members of the partitions' groups.
-pub(super) async fn keep_partitions(mut directory: watch::Receiver<Arc<Directory>>) {
-    loop {
-        let now = directory.borrow_and_update().clone();
+pub(super) async fn keep_partitions(directory: watch::Receiver<Arc<Directory>>) {
+    let keeper = Keeper {
+        directory,
+        steps: JoinSet::new(),
+        under_way: HashSet::new(),
+        had_turn: HashSet::new(),
+    };
+    keeper.run().await;
+}
+
+/// Makes steps of many groups at a time, one of each. A group whose step takes long, or that can not get on, holds up no
+/// other: each gets its next turn when all have had theirs.
+struct Keeper {
+    directory: watch::Receiver<Arc<Directory>>,
+    steps: JoinSet<GroupId>,
+    under_way: HashSet<GroupId>,
+    had_turn: HashSet<GroupId>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        loop {
+            let settled = self.begin_steps();
+            let pause = match settled {
+                true => LOOK_AGAIN,
+                // Another node leads it, until it hands over to this one.
+                false if self.had_turn.is_empty() => MAY_LEAD,
+                false => NEXT_STEP,
+            };
+            // All only watch, or hand out what has ended.
+            tokio::select! {
+                changed = self.directory.changed() => if changed.is_err() { return },
+                Some(ended) = self.steps.join_next() => match ended {
+                    Ok(group) => {
+                        self.under_way.remove(&group);
+                    }
+                    // Which group it was is not known; the others are found again.
+                    Err(_) => self.under_way.clear(),
+                },
+                () = tokio::time::sleep(pause) => {
+                    // With room left, all have had their turn.
+                    if self.steps.len() < STEPS_AT_ONCE {
+                        self.had_turn.clear();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins the next step of groups that are not as they are to be; whether there is none.
+    fn begin_steps(&mut self) -> bool {
         let mut settled = true;
+        let now = self.directory.borrow_and_update().clone();
         for topic in now.topics() {
             for (placed, slot) in topic.topic.partitions.iter().zip(topic.slots()) {
                 let Ok(partition) = slot else { continue };
                 let group = partition.group.group();
+                if group.is_of(&placed.replicas) {
+                    continue;
+                }
+                settled = false;
+                if !group.leads() {
+                    continue;
+                }
+                if self.steps.len() >= STEPS_AT_ONCE {
+                    return false;
+                }
+                let id = group.id();
+                if self.under_way.contains(&id) || !self.had_turn.insert(id) {
+                    continue;
+                }
+                self.under_way.insert(id);
+                let group = group.clone();
                 let wanted = Members {
                     voters: placed.replicas.iter().copied().collect(),
                     ..Members::default()
                 };
-                if group.leads() && group.members() != wanted {
-                    settled &= settle(group, &wanted).await;
-                }
+                self.steps.spawn(async move {
+                    settle(&group, &wanted).await;
+                    id
+                });
             }
         }
-        let pause = if settled { LOOK_AGAIN } else { NEXT_STEP };
-        tokio::select! {
-            changed = directory.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(pause) => {}
-        }
+        settled
+    }
+}
+
+/// Says once that this node was removed from the cluster, if it ever hears of it.
+pub(super) async fn notice_removal(catalog: CatalogGroup, me: NodeId) {
+    let mut view = catalog.watch();
+    let removed = |catalog: &CatalogView| catalog.node(me).is_none() && me < catalog.next_node();
+    if view.wait_for(removed).await.is_ok() {
+        tracing::error!(
+            node = %me,
+            "this node was removed from the cluster, and no other one listens to it: stop it; to add it again, start it with an empty --data-dir and with --seeds"
+        );
     }
 }
 

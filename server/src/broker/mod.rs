@@ -11,6 +11,7 @@ mod fetch;
 mod follower;
 mod forward;
 mod gauges;
+mod leaving;
 mod members;
 mod nodes;
 mod offsets;
@@ -152,10 +153,12 @@ impl Broker {
         let opener = follower::Opener {
             groups: groups.clone(),
             runtime: Handle::current(),
+            stored: Arc::default(),
         };
         let (directory, follower) = follower::follow(opener, catalog.watch(), &storage).await;
         let keep_catalog = members::keep_catalog(catalog.clone());
         let keep_partitions = members::keep_partitions(directory.clone());
+        let notice_removal = members::notice_removal(catalog.clone(), groups.node());
         let leaders = Arc::new(route::Leaders::default());
         let retention = retention::run(
             directory.clone(),
@@ -187,6 +190,7 @@ impl Broker {
             tokio::spawn(retention),
             tokio::spawn(keep_catalog),
             tokio::spawn(keep_partitions),
+            tokio::spawn(notice_removal),
             tokio::spawn(broker.clone().keep_ready()),
         ];
         (broker, Tasks(tasks))

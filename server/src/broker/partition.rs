@@ -16,7 +16,19 @@ pub(super) struct Partition {
     pub(super) group: PartitionGroup,
     pub(super) accumulator: Accumulator,
     runtime: Handle,
-    stopped: watch::Sender<bool>,
+    stopped: watch::Sender<Stopped>,
+}
+
+/// Why a partition does not run here any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// It runs.
+    #[default]
+    No,
+    /// It is deleted, or the node stops.
+    Gone,
+    /// Its replicas are on other nodes.
+    Elsewhere,
 }
 
 impl Partition {
@@ -33,7 +45,7 @@ impl Partition {
             group,
             accumulator,
             runtime,
-            stopped: watch::channel(false).0,
+            stopped: watch::channel(Stopped::No).0,
         })
     }
 
@@ -46,19 +58,44 @@ impl Partition {
         self.group.group().leads()
     }
 
-    /// Turns true when the partition is deleted or the node stops.
-    pub(super) fn stopped(&self) -> watch::Receiver<bool> {
+    /// Changes once, when the partition stops.
+    pub(super) fn stopped(&self) -> watch::Receiver<Stopped> {
         self.stopped.subscribe()
     }
 
     /// Stops the group; readers and producers that wait are told.
     pub(super) async fn stop(&self) {
-        self.stopped.send_replace(true);
+        self.stopped.send_replace(Stopped::Gone);
         self.group.group().stop().await;
+    }
+
+    /// As [`Partition::stop`], where other nodes have the partition: whoever waits goes on there.
+    pub(super) async fn move_away(&self) {
+        self.stopped.send_replace(Stopped::Elsewhere);
+        self.group.group().stop().await;
+    }
+
+    /// What readers are told that find the partition stopped.
+    pub(super) fn gone(&self) -> Option<Error> {
+        match *self.stopped.borrow() {
+            Stopped::No => None,
+            Stopped::Gone => Some(Error::UnknownTopic {
+                topic: self.topic.clone(),
+            }),
+            Stopped::Elsewhere => Some(Error::NotLeader {
+                leader: None,
+                address: None,
+            }),
+        }
     }
 
     pub(super) fn storage_error(&self, error: &storage::Error) -> Error {
         match error {
+            // Its data is being deleted.
+            _ if *self.stopped.borrow() == Stopped::Elsewhere => Error::NotLeader {
+                leader: None,
+                address: None,
+            },
             corrupt if corrupt.is_corrupt() => {
                 tracing::error!(topic = self.topic, partition = self.number, %error, "stored data is corrupt");
                 Error::CorruptData {
@@ -73,7 +110,7 @@ impl Partition {
     /// Frees the space of records that are out of sight. What fails here is tried again by retention.
     pub(super) async fn compact(&self) {
         if let Err(error) = self.group.compact().await
-            && !*self.stopped.borrow()
+            && *self.stopped.borrow() == Stopped::No
         {
             tracing::warn!(topic = self.topic, partition = self.number, %error, "old records are not deleted yet");
         }

@@ -1,6 +1,9 @@
 //! Readers of partitions, wherever they are led: from the replica here, or from the leader.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use super::{
     Bounds, Broker, Error, Fetch, Fetched, ReadBatch, Start, fetch::LocalReader,
@@ -8,11 +11,13 @@ use super::{
 };
 use crate::types::Offset;
 
-/// Reads one partition. Clones are independent readers.
+/// Reads one partition. Clones share where they read from.
 #[derive(Clone)]
 pub struct PartitionReader {
-    number: u32,
-    source: Source,
+    broker: Broker,
+    topic: Arc<str>,
+    number: i32,
+    source: Arc<Mutex<Source>>,
 }
 
 #[derive(Clone)]
@@ -55,8 +60,10 @@ impl Broker {
             }
         };
         Ok(PartitionReader {
-            number: number.unsigned_abs(),
-            source,
+            broker: self.clone(),
+            topic: topic.into(),
+            number,
+            source: Arc::new(Mutex::new(source)),
         })
     }
 
@@ -64,30 +71,40 @@ impl Broker {
     pub async fn fetch(&self, call: Fetch) -> Result<Fetched, Error> {
         let started = Instant::now();
         let reader = self.reader(&call.topic, call.partition).await?;
-        let fetched = match reader.source {
-            Source::Here(mut reader) => {
-                let offset = reader.resolve(Start::Offset(call.offset)).await?;
-                let deadline = started + call.max_wait;
-                let fetched = reader.long_poll(offset, &call, deadline).await?;
-                reader.count(&fetched.batches);
-                fetched
-            }
-            Source::There(reader) => reader.fetch(&call).await?,
+        let fetched = match reader.source() {
+            Source::Here(local) => match fetch_here(local, &call, started).await {
+                // The replica here was moved away meanwhile.
+                Err(Error::NotLeader { .. }) => reader.go_on_there().await?.fetch(&call).await?,
+                fetched => fetched?,
+            },
+            Source::There(remote) => remote.fetch(&call).await?,
         };
         self.shared.metrics.fetch_answered(started.elapsed());
         Ok(fetched)
     }
 }
 
+async fn fetch_here(
+    mut reader: LocalReader,
+    call: &Fetch,
+    started: Instant,
+) -> Result<Fetched, Error> {
+    let offset = reader.resolve(Start::Offset(call.offset)).await?;
+    let deadline = started + call.max_wait;
+    let fetched = reader.long_poll(offset, call, deadline).await?;
+    reader.count(&fetched.batches);
+    Ok(fetched)
+}
+
 impl PartitionReader {
     /// Number of the partition.
     pub fn partition(&self) -> u32 {
-        self.number
+        self.number.unsigned_abs()
     }
 
     /// What there is to read, as far as the reader has seen.
     pub fn bounds(&self) -> Bounds {
-        match &self.source {
+        match self.source() {
             Source::Here(reader) => reader.bounds(),
             Source::There(reader) => reader.bounds(),
         }
@@ -95,8 +112,11 @@ impl PartitionReader {
 
     /// The offset that a start means.
     pub async fn resolve(&self, start: Start) -> Result<Offset, Error> {
-        match &self.source {
-            Source::Here(reader) => reader.resolve(start).await,
+        match self.source() {
+            Source::Here(reader) => match reader.resolve(start).await {
+                Err(Error::NotLeader { .. }) => self.go_on_there().await?.resolve(start).await,
+                resolved => resolved,
+            },
             Source::There(reader) => reader.resolve(start).await,
         }
     }
@@ -109,17 +129,42 @@ impl PartitionReader {
         to: Offset,
         bytes_max: usize,
     ) -> Result<Vec<ReadBatch>, Error> {
-        match &self.source {
-            Source::Here(reader) => reader.read(from, to, bytes_max).await,
+        match self.source() {
+            Source::Here(reader) => match reader.read(from, to, bytes_max).await {
+                Err(Error::NotLeader { .. }) => {
+                    let reader = self.go_on_there().await?;
+                    reader.read(from, to, bytes_max).await
+                }
+                read => read,
+            },
             Source::There(reader) => reader.read(from, to, bytes_max).await,
         }
     }
 
     /// Waits until there is a record behind `offset`, or `offset` is no longer there. Safe to cancel.
     pub async fn wait_for_end_above(&mut self, offset: Offset) -> Result<Bounds, Error> {
-        match &mut self.source {
-            Source::Here(reader) => reader.wait_for_end_above(offset).await,
+        match self.source() {
+            Source::Here(mut reader) => match reader.wait_for_end_above(offset).await {
+                Err(Error::NotLeader { .. }) => {
+                    let reader = self.go_on_there().await?;
+                    reader.wait_for_end_above(offset).await
+                }
+                waited => waited,
+            },
             Source::There(reader) => reader.wait_for_end_above(offset).await,
         }
+    }
+
+    fn source(&self) -> Source {
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        source.clone()
+    }
+
+    /// Reads from the leader from now on: the replica here was moved away.
+    async fn go_on_there(&self) -> Result<RemoteReader, Error> {
+        let reader = RemoteReader::open(self.broker.clone(), &self.topic, self.number).await?;
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        *source = Source::There(reader.clone());
+        Ok(reader)
     }
 }

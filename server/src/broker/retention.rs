@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{
     directory::{Directory, TopicHandle},
-    partition::Partition,
+    partition::{Partition, Stopped},
     route::Leaders,
 };
 use crate::{
@@ -40,7 +40,7 @@ pub(super) async fn run(
 
 async fn check_topic(topic: &TopicHandle) {
     for partition in topic.slots().iter().flatten() {
-        if *partition.stopped().borrow() {
+        if *partition.stopped().borrow() != Stopped::No {
             continue;
         }
         if !partition.group.group().leads() {

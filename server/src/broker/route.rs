@@ -90,6 +90,10 @@ impl Broker {
         let handle = directory.topic(topic)?;
         match handle.slot(number)? {
             Ok(partition) if partition.leads() => Ok(Place::Here(Arc::clone(partition))),
+            // A replica that is moved away hears of later leaders only by chance.
+            Ok(_) if !handle.is_replica(number, self.node()) => {
+                Ok(self.place_elsewhere(handle, number))
+            }
             Ok(partition) => {
                 let group = partition.group.group();
                 let leader = group.leader().filter(|leader| *leader != self.node());
@@ -112,8 +116,8 @@ impl Broker {
         let Some(placed) = handle.topic.partitions.get(number) else {
             return Place::Nowhere;
         };
+        // It need not be among the replicas: while they are moved, one that leaves may still lead.
         let known = self.shared.leaders.get(placed.group);
-        let known = known.filter(|leader| placed.replicas.contains(leader));
         let me = self.node();
         let first = placed.replicas.iter().copied().find(|node| *node != me);
         known

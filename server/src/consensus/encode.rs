@@ -86,13 +86,31 @@ pub(super) fn from_stored_vote(vote: stored::Vote) -> Vote {
     }
 }
 
-pub(super) fn encode_vote(vote: &Vote) -> Bytes {
-    stored_vote(vote).encode_to_vec().into()
+/// A vote, and the entry that once left this node out, see `leaving.rs`.
+pub(super) fn encode_vote(vote: &Vote, left: Option<LogIndex>) -> Bytes {
+    let stored::Vote {
+        term,
+        node,
+        committed,
+    } = stored_vote(vote);
+    let vote = stored::StoredVote {
+        term,
+        node,
+        committed,
+        left_index: left.map_or(0, |left| left.0),
+    };
+    vote.encode_to_vec().into()
 }
 
-pub(super) fn decode_vote(bytes: &Bytes) -> Result<Vote, Invalid> {
-    let vote = stored::Vote::decode(bytes.clone()).map_err(|_| Invalid::new("vote"))?;
-    Ok(from_stored_vote(vote))
+pub(super) fn decode_vote(bytes: &Bytes) -> Result<(Vote, Option<LogIndex>), Invalid> {
+    let vote = stored::StoredVote::decode(bytes.clone()).map_err(|_| Invalid::new("vote"))?;
+    let left = (vote.left_index != 0).then_some(LogIndex(vote.left_index));
+    let vote = stored::Vote {
+        term: vote.term,
+        node: vote.node,
+        committed: vote.committed,
+    };
+    Ok((from_stored_vote(vote), left))
 }
 
 pub(super) fn stored_membership(

@@ -7,8 +7,8 @@ use openraft::{
     errors::{InitializeError, RaftError},
 };
 
-use super::{Group, Member, Raft, TypeConfig};
-use crate::types::NodeId;
+use super::{Group, Member, Raft, TypeConfig, leaving::has_come_back};
+use crate::types::{LogIndex, NodeId};
 
 /// How long a group of one voter may take to lead and to apply its log when it is opened.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -19,8 +19,20 @@ impl Group {
     /// Takes part in a group that was just opened. `founders` found it if it is new; none: others have.
     ///
     /// A single voter needs neither heartbeats nor elections by timeout, so its clock stays off: idle costs nothing.
-    pub(super) async fn take_part(&self, me: NodeId, founders: &[NodeId]) -> io::Result<()> {
+    pub(super) async fn take_part(
+        &self,
+        me: NodeId,
+        founders: &[NodeId],
+        left: Option<LogIndex>,
+    ) -> io::Result<()> {
         let (voters, has_learners) = self.stored_members().await?;
+        if let Some(left) = left
+            && !has_come_back(&self.raft, Some(left))
+        {
+            // What its log says of voters is of a time before it left, and others have the group.
+            self.come_back(left);
+            return Ok(());
+        }
         if voters == [me] || (voters.is_empty() && founders == [me]) {
             self.lead_alone(me).await?;
             // Learners hear by heartbeats what is committed.

@@ -143,6 +143,7 @@ impl Group {
         let failed = |detail: String| OpenError::Raft { group: id, detail };
         let snapshot = Arc::new(std::sync::Mutex::new(state.snapshot.clone()));
         let log = LogStore::new(store.clone(), state, Arc::clone(&snapshot))?;
+        let left = log.left();
         let machine = StateMachine::new(store.clone(), machine, applied, snapshot);
         let config = config()
             .validate()
@@ -156,7 +157,7 @@ impl Group {
             Ok(raft) => raft,
             Err(error) => return Err(explain(&store, state, &error).await),
         };
-        home.inbox.add(id, raft.clone());
+        home.inbox.add(id, raft.clone(), left);
         let group = Self {
             id,
             raft,
@@ -164,7 +165,7 @@ impl Group {
             handing_over: Arc::default(),
             inbox: home.inbox.clone(),
         };
-        if let Err(error) = group.take_part(me, founders).await {
+        if let Err(error) = group.take_part(me, founders, left).await {
             group.stop().await;
             return Err(explain(&group.store, state, &error).await);
         }

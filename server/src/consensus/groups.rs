@@ -19,7 +19,7 @@ pub(super) struct Home {
 /// Opens groups on this node's storage. Clones share them.
 #[derive(Clone)]
 pub struct Groups {
-    storage: Storage,
+    pub(super) storage: Storage,
     home: Home,
 }
 
@@ -59,7 +59,8 @@ impl Groups {
         Ok(catalog)
     }
 
-    /// Opens a partition's group. If it is new, `founders` found it. A group must not be opened twice at a time.
+    /// Opens a partition's group. If it is new, `founders` found it, unless this node has left it before. A group must not
+    /// be opened twice at a time.
     pub async fn open_partition(
         &self,
         id: GroupId,

@@ -11,8 +11,8 @@ use kelda_proto::internal::v1::{RaftRequest, raft_request as request, raft_respo
 use openraft::{alias::SnapshotOf, async_runtime::WatchReceiver};
 use tokio::sync::watch;
 
-use super::{CatalogView, Raft, TypeConfig, encode, wire};
-use crate::types::{CATALOG_GROUP, GroupId, NodeId};
+use super::{CatalogView, Raft, TypeConfig, encode, leaving::has_come_back, wire};
+use crate::types::{CATALOG_GROUP, GroupId, LogIndex, NodeId};
 
 /// Why a message did not reach its group.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,8 @@ enum Refusal {
     NoGroup,
     #[error("node {0} is not a member of the group")]
     NotAMember(NodeId),
+    #[error("this node has left the group, and does not have it again yet")]
+    NotBack,
     #[error("node {from} speaks for node {claimed}")]
     Impostor { from: NodeId, claimed: NodeId },
     #[error(transparent)]
@@ -31,17 +33,24 @@ enum Refusal {
     Group(String),
 }
 
+/// A group, and the entry that once left this node out of it.
+#[derive(Clone)]
+struct Running {
+    raft: Raft,
+    left: Option<LogIndex>,
+}
+
 /// The groups that run on this node, for what other nodes say to them. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Inbox {
-    groups: Arc<RwLock<HashMap<GroupId, Raft>>>,
+    groups: Arc<RwLock<HashMap<GroupId, Running>>>,
     catalog: Arc<OnceLock<watch::Receiver<CatalogView>>>,
 }
 
 impl Inbox {
-    pub(super) fn add(&self, group: GroupId, raft: Raft) {
+    pub(super) fn add(&self, group: GroupId, raft: Raft, left: Option<LogIndex>) {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
-        groups.insert(group, raft);
+        groups.insert(group, Running { raft, left });
     }
 
     pub(super) fn remove(&self, group: GroupId) {
@@ -76,7 +85,7 @@ impl Inbox {
         catalog.node(node).is_some() || node >= catalog.next_node()
     }
 
-    fn group(&self, group: GroupId) -> Option<Raft> {
+    fn group(&self, group: GroupId) -> Option<Running> {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
         groups.get(&group).cloned()
     }
@@ -87,10 +96,20 @@ impl Inbox {
         group: GroupId,
         message: Option<request::Message>,
     ) -> Result<response::Message, Refusal> {
-        let raft = self.group(group).ok_or(Refusal::NoGroup)?;
+        let Running { raft, left } = self.group(group).ok_or(Refusal::NoGroup)?;
         let message = message.ok_or(wire::Malformed("content"))?;
-        if !self.is_member(&raft, group, from, &message) {
+        let is_back = has_come_back(&raft, left);
+        if !self.is_member((&raft, is_back), group, from, &message) {
             return Err(Refusal::NotAMember(from));
+        }
+        let elects = matches!(
+            message,
+            request::Message::Vote(_)
+                | request::Message::PreVote(_)
+                | request::Message::Transfer(_)
+        );
+        if elects && !is_back {
+            return Err(Refusal::NotBack);
         }
         let failed = |error: &dyn std::fmt::Display| Refusal::Group(error.to_string());
         match message {
@@ -145,32 +164,37 @@ impl Inbox {
 
     /// Whether a node may say this to a group.
     ///
-    /// What this node knows of the members may be old, so the catalog's word counts too. A leader's entries are also
-    /// taken by a replica that has no members yet.
+    /// What this node knows of the members may be old, so the catalog's word counts too. A replica that does not know yet
+    /// that it is a member takes entries of any leader: it begins with those of long ago, when others were, and the one
+    /// that leads now may be about to leave. A node that was removed is a member of nothing, whatever groups that
+    /// have not left it out yet say.
     fn is_member(
         &self,
-        raft: &Raft,
+        (raft, is_back): (&Raft, bool),
         group: GroupId,
         from: NodeId,
         message: &request::Message,
     ) -> bool {
+        if !self.knows(from) {
+            return false;
+        }
         let metrics = raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let members = metrics.membership_config.membership();
         if members.get_node(&from).is_some() {
             return true;
         }
-        let is_new = members.nodes().next().is_none();
+        let is_outside = !is_back || members.get_node(&metrics.id).is_none();
         drop(metrics);
         let from_leader = matches!(
             message,
             request::Message::Append(_) | request::Message::Snapshot(_)
         );
-        if is_new && from_leader {
+        if is_outside && from_leader {
             return true;
         }
         if group == CATALOG_GROUP {
-            return self.knows(from);
+            return true;
         }
         let Some(catalog) = self.catalog.get() else {
             return false;

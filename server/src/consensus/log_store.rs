@@ -35,6 +35,8 @@ pub(super) type SnapshotSlot = Arc<Mutex<Option<Bytes>>>;
 #[derive(Clone, Debug)]
 struct Ends {
     vote: Option<Vote>,
+    /// Entry that once left this node out, kept beside the vote.
+    left: Option<LogIndex>,
     purged: Option<LogId>,
     last: Option<LogId>,
     /// Index of the first entry ever appended in this process to an empty log. Raft's is 0; openraft's own tests
@@ -56,8 +58,10 @@ impl LogStore {
         state: &GroupState,
         snapshot: SnapshotSlot,
     ) -> Result<Self, encode::Invalid> {
+        let vote = state.vote.as_ref().map(encode::decode_vote).transpose()?;
         let ends = Ends {
-            vote: state.vote.as_ref().map(encode::decode_vote).transpose()?,
+            vote: vote.map(|(vote, _)| vote),
+            left: vote.and_then(|(_, left)| left),
             purged: state.purged.map(encode::log_id),
             last: state.last.map(encode::log_id),
             begin: 0,
@@ -73,6 +77,11 @@ impl LogStore {
         // A panic while the lock was held can not leave `Ends` half written: its fields are set one by one and each
         // is valid by itself.
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entry that once left this node out of the group.
+    pub(super) fn left(&self) -> Option<LogIndex> {
+        self.ends().left
     }
 
     fn first_index(&self) -> u64 {
@@ -155,7 +164,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        self.store.save_vote(encode::encode_vote(vote)).await?;
+        let left = self.ends().left;
+        let stored = encode::encode_vote(vote, left);
+        self.store.save_vote(stored).await?;
         self.ends().vote = Some(*vote);
         Ok(())
     }

@@ -18,6 +18,10 @@ pub(super) const LEASE: Duration = Duration::from_millis(600);
 const CAUGHT_UP: u64 = 1000;
 /// How long a change of members may take to be committed.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a leader that leaves waits for the next one, and how lately that one must have been heard of: meanwhile nobody
+/// leads.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
+const FRESH: Duration = Duration::from_secs(1);
 /// How long a member may be silent and still count as there.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -90,10 +94,28 @@ impl Group {
         }
     }
 
+    /// Whether exactly these nodes are members, all of them voters, and nothing of a change is left.
+    pub fn is_of(&self, voters: &[NodeId]) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let [only] = membership.get_joint_config().as_slice() else {
+            return false;
+        };
+        let all_vote = only.len() == membership.nodes().count();
+        all_vote && only.len() == voters.len() && voters.iter().all(|node| only.contains(node))
+    }
+
     /// Hands leadership to the voter that has most of the log, if this node leads and there is one, and waits until it
     /// leads, at most for `patience`.
     pub async fn hand_over(&self, patience: Duration) {
-        let Some(next) = self.successor() else { return };
+        let voters = self.members().voters;
+        if let Some(next) = self.successor(&voters) {
+            self.hand_over_to(next, patience).await;
+        }
+    }
+
+    async fn hand_over_to(&self, next: NodeId, patience: Duration) {
         self.handing_over.store(true, Ordering::Release);
         self.transfer(next, patience).await;
         self.handing_over.store(false, Ordering::Release);
@@ -115,11 +137,11 @@ impl Group {
         }
     }
 
-    fn successor(&self) -> Option<NodeId> {
+    /// The one of `voters` that has most of the log, but for this node.
+    fn successor(&self, voters: &BTreeSet<NodeId>) -> Option<NodeId> {
         if !self.leads() {
             return None;
         }
-        let voters = self.members().voters;
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.iter().flatten();
@@ -130,21 +152,24 @@ impl Group {
 
     /// The members that have answered lately, if this node leads: itself too.
     pub fn present(&self) -> BTreeSet<NodeId> {
+        self.heard_within(SILENCE_MAX)
+    }
+
+    fn heard_within(&self, time: Duration) -> BTreeSet<NodeId> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let heartbeats = metrics.heartbeat.iter().flatten();
-        let present = heartbeats.filter(|(_, last)| {
-            last.as_ref()
-                .is_some_and(|last| last.elapsed() < SILENCE_MAX)
-        });
+        let present =
+            heartbeats.filter(|(_, last)| last.as_ref().is_some_and(|last| last.elapsed() < time));
         let mut present: BTreeSet<NodeId> = present.map(|(node, _)| *node).collect();
         present.insert(metrics.id);
         present
     }
 
     /// Makes one step towards these members, if this node leads: adds what is missing as learners, makes those voters
-    /// who have the log, and then leaves out who is too many. Returns whether the group has them; else it is to be
-    /// called again, once the learners have caught up.
+    /// who have the log, and then leaves out who is too many. A leader that is itself too many hands leadership over
+    /// before. Returns whether the group has them; else it is to be called again, once the learners have caught up, by
+    /// whoever leads then.
     ///
     /// # Errors
     /// Says why the step failed, such as for lack of a quorum; another one may follow.
@@ -171,17 +196,15 @@ impl Group {
                 .await?;
             return Ok(false);
         }
-        if now.voters != wanted.voters {
+        // A change whose leader was lost half-way is brought to its end too.
+        if now.voters != wanted.voters || self.is_joint() {
             let (ready, present) = (self.caught_up(), self.present());
             let can_vote = |node: &NodeId| {
                 now.voters.contains(node) || (ready.contains(node) && present.contains(node))
             };
-            if !wanted.voters.iter().all(can_vote) {
-                return Ok(false);
+            if wanted.voters.iter().all(can_vote) {
+                self.replace_voters(&now, wanted).await?;
             }
-            let voters = wanted.voters.clone();
-            self.change_members(ChangeMembers::ReplaceAllVoters(voters))
-                .await?;
             return Ok(false);
         }
         let surplus: BTreeSet<NodeId> =
@@ -192,6 +215,41 @@ impl Group {
             return Ok(false);
         }
         Ok(true)
+    }
+
+    fn is_joint(&self) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .len()
+            > 1
+    }
+
+    /// Makes those voters who are wanted, all of whom have the log. If this node is not among them, one that stays leads
+    /// first: who leaves can not say what is committed of its own leaving. If nobody stays, the wanted ones vote beside
+    /// this node until one of them leads.
+    async fn replace_voters(&self, now: &Members, wanted: &Members) -> io::Result<()> {
+        let me = *self.raft.node_id();
+        let mut voters = wanted.voters.clone();
+        if !voters.contains(&me) {
+            let fresh = self.heard_within(FRESH);
+            let stay = now.voters.intersection(&voters);
+            let stay: BTreeSet<NodeId> =
+                stay.filter(|node| fresh.contains(node)).copied().collect();
+            if let Some(next) = self.successor(&stay) {
+                self.hand_over_to(next, HAND_OVER_PATIENCE).await;
+                return Ok(());
+            }
+            voters.insert(me);
+            if now.voters == voters && !self.is_joint() {
+                return Ok(());
+            }
+        }
+        let change = ChangeMembers::ReplaceAllVoters(voters);
+        self.change_members(change).await
     }
 
     async fn change_members(&self, change: ChangeMembers<NodeId, Member>) -> io::Result<()> {

@@ -11,6 +11,7 @@ mod founding;
 mod group;
 mod groups;
 mod inbox;
+mod leaving;
 mod log_store;
 mod machines;
 mod members;
@@ -31,6 +32,7 @@ pub use catalog::CatalogGroup;
 pub use changes::{ChangeError, Changed, answer};
 pub use group::{Group, OpenError, PartitionGroup, Proposal, ProposeError};
 pub use groups::Groups;
+pub use leaving::Standing;
 pub use machines::{CatalogView, PartitionView};
 pub use members::Members;
 

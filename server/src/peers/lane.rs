@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, service::interceptor::InterceptedService};
+use tonic::{Code, Status, Streaming, service::interceptor::InterceptedService};
 
 use super::{AddressBook, Credentials, Lane, PeerError, client, endpoint};
 use crate::types::NodeId;
@@ -53,6 +53,7 @@ impl LaneSender {
             credentials,
             book,
             outgoing,
+            said: false,
             next_call: 0,
             pending: HashMap::new(),
         };
@@ -78,6 +79,8 @@ struct Stream {
     credentials: Credentials,
     book: watch::Receiver<AddressBook>,
     outgoing: mpsc::Receiver<Outgoing>,
+    /// Whether it was logged that the node refuses this one.
+    said: bool,
     next_call: u64,
     pending: HashMap<u64, oneshot::Sender<Answer>>,
 }
@@ -106,12 +109,10 @@ impl Stream {
     }
 
     async fn connect(
-        &self,
+        &mut self,
     ) -> Result<(mpsc::Sender<RaftRequest>, Streaming<RaftResponse>), PeerError> {
-        let unreachable = |detail: String| PeerError::Unreachable {
-            node: self.to,
-            detail,
-        };
+        let to = self.to;
+        let unreachable = |detail: String| PeerError::Unreachable { node: to, detail };
         let address = self.book.borrow().raft_address(self.to).map(str::to_owned);
         let address = address.ok_or(PeerError::NoAddress(self.to))?;
         let endpoint = endpoint(&address).map_err(unreachable)?;
@@ -120,8 +121,25 @@ impl Stream {
         let channel = InterceptedService::new(channel, self.credentials.clone());
         let (requests, stream) = mpsc::channel(STREAM_QUEUE);
         let opened = client(channel).raft(ReceiverStream::new(stream)).await;
-        let responses = opened.map_err(|status| unreachable(status.message().to_owned()))?;
+        let responses = opened.map_err(|status| {
+            self.log_refusal(&status);
+            unreachable(status.message().to_owned())
+        })?;
         Ok((requests, responses.into_inner()))
+    }
+
+    /// A node that the others do not know can do nothing about it, and its operator can: who would else wonder why it
+    /// never gets ready. Once, and not for each lane.
+    fn log_refusal(&mut self, status: &Status) {
+        if status.code() == Code::PermissionDenied && self.lane == Lane::Control && !self.said {
+            self.said = true;
+            let (node, refusal) = (self.to, status.message());
+            tracing::error!(
+                %node,
+                refusal,
+                "refused by another node: if this one was removed from the cluster, stop it, and start it with an empty --data-dir and with --seeds to add it again"
+            );
+        }
     }
 
     /// Carries messages until the stream is lost, or nobody can send any more.

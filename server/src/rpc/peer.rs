@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use futures::stream::BoxStream;
 use kelda_proto::internal::v1::{
     ChangeCatalogRequest, ChangeCatalogResponse, ForwardRequest, ForwardResponse, HeartbeatRequest,
-    HeartbeatResponse, JoinRequest, JoinResponse, RaftRequest, RaftResponse, ReadRequest,
-    ReadResponse, TrimRequest, TrimResponse,
+    HeartbeatResponse, JoinRequest, JoinResponse, LeftOutRequest, LeftOutResponse, RaftRequest,
+    RaftResponse, ReadRequest, ReadResponse, TrimRequest, TrimResponse,
     forward_response::{Outcome, outcome},
     peer_service_server::{PeerService, PeerServiceServer},
 };
@@ -24,7 +24,7 @@ use crate::{
     consensus::Groups,
     middleware::Caller,
     peers::MESSAGE_BYTES_MAX,
-    types::NodeId,
+    types::{GroupId, NodeId},
 };
 
 /// Messages of one lane that are carried out at a time; more wait in HTTP/2.
@@ -147,6 +147,18 @@ impl PeerService for PeerApi {
             error: Some(item(&error)),
             ..TrimResponse::default()
         })))
+    }
+
+    async fn left_out(
+        &self,
+        request: Request<LeftOutRequest>,
+    ) -> Result<Response<LeftOutResponse>, Status> {
+        let from = caller(&request)?;
+        let group = GroupId(request.into_inner().group);
+        let left = self.broker()?.left_out_here(group, from).await;
+        Ok(Response::new(LeftOutResponse {
+            left_index: left.map(|left| left.0),
+        }))
     }
 
     async fn heartbeat(

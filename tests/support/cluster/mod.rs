@@ -9,6 +9,7 @@
 #![allow(unused_imports, reason = "each test binary uses some of it")]
 
 mod binary;
+mod moving;
 mod network;
 mod node;
 mod ports;
