@@ -271,6 +271,7 @@ fn prepare(path: &Path, backend: &Redb) -> Result<(), OpenError> {
     });
     read.map_err(failed)?;
     backend.resume_account(occupied);
+    backend.resume_census().map_err(failed)?;
     let version = found.and_then(|value| value.try_into().ok());
     match version.map(u32::from_be_bytes) {
         Some(FORMAT_VERSION) => Ok(()),
