@@ -6,4 +6,5 @@ mod support;
 mod cluster {
     mod failover;
     mod forming;
+    mod quiet;
 }

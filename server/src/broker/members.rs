@@ -29,7 +29,7 @@ pub(super) async fn keep_catalog(catalog: CatalogGroup) {
         let wanted = view.borrow_and_update().clone();
         let leader = group.leader();
         let mut pause = LOOK_AGAIN;
-        if group.leads() {
+        if group.may_lead() {
             let since: &mut Instant = leading_since.get_or_insert_with(Instant::now);
             let members = catalog_members(&wanted, group, since.elapsed() > GRACE);
             if !settle(group, &members).await {
@@ -60,7 +60,7 @@ pub(super) async fn keep_partitions(mut directory: watch::Receiver<Arc<Directory
                     voters: placed.replicas.iter().copied().collect(),
                     ..Members::default()
                 };
-                if group.leads() && group.members() != wanted {
+                if group.may_lead() && group.members() != wanted {
                     settled &= settle(group, &wanted).await;
                 }
             }

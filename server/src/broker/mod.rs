@@ -156,6 +156,8 @@ impl Broker {
         let (directory, follower) = follower::follow(opener, catalog.watch(), &storage).await;
         let keep_catalog = members::keep_catalog(catalog.clone());
         let keep_partitions = members::keep_partitions(directory.clone());
+        let keep_pulse = groups.clone().keep_pulse(catalog.clone());
+        let quiesce_idle = groups.clone().quiesce_idle();
         let leaders = Arc::new(route::Leaders::default());
         let retention = retention::run(
             directory.clone(),
@@ -187,6 +189,8 @@ impl Broker {
             tokio::spawn(retention),
             tokio::spawn(keep_catalog),
             tokio::spawn(keep_partitions),
+            tokio::spawn(keep_pulse),
+            tokio::spawn(quiesce_idle),
             tokio::spawn(broker.clone().keep_ready()),
         ];
         (broker, Tasks(tasks))

@@ -51,6 +51,15 @@ impl Broker {
             .count()
     }
 
+    /// Partitions of this node that are quiesced.
+    pub(super) fn quiesced_partitions(&self) -> usize {
+        let directory = self.directory();
+        let partitions = directory.partitions();
+        partitions
+            .filter(|partition| partition.group.group().is_quiesced())
+            .count()
+    }
+
     /// The nodes of the cluster in ascending order of id.
     pub fn nodes(&self) -> Vec<v1::Node> {
         self.shared.catalog.view().nodes().map(node).collect()
