@@ -4,7 +4,9 @@
 mod support;
 
 mod cluster {
+    mod bootstrap;
     mod failover;
     mod forming;
+    mod gossip;
     mod quiet;
 }

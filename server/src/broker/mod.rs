@@ -11,6 +11,7 @@ mod fetch;
 mod follower;
 mod forward;
 mod gauges;
+mod liveness;
 mod members;
 mod nodes;
 mod offsets;
@@ -50,6 +51,7 @@ pub use calls::{
     Session, Start, StreamTerms,
 };
 pub use error::{Error, Violation};
+pub use liveness::Liveness;
 pub use produce::PendingProduce;
 pub use reader::PartitionReader;
 
@@ -86,6 +88,8 @@ pub struct Parts {
     pub catalog: CatalogGroup,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
+    /// Who lives.
+    pub liveness: Liveness,
     /// When the process started, for people.
     pub start_time_ms: i64,
     /// How it behaves.
@@ -104,6 +108,7 @@ struct Shared {
     directory: watch::Receiver<Arc<directory::Directory>>,
     disk: disk::Disk,
     metrics: Arc<Metrics>,
+    liveness: Liveness,
     in_flight: Arc<Semaphore>,
     handed_in_flight: Arc<Semaphore>,
     leaders: Arc<route::Leaders>,
@@ -146,6 +151,7 @@ impl Broker {
             groups,
             catalog,
             metrics,
+            liveness,
             start_time_ms,
             config,
         } = parts;
@@ -173,6 +179,7 @@ impl Broker {
                 directory,
                 disk: disk::Disk::new(storage),
                 metrics,
+                liveness,
                 in_flight: Arc::new(Semaphore::new(config.in_flight_bytes_max)),
                 handed_in_flight: Arc::new(Semaphore::new(config.in_flight_bytes_max)),
                 leaders,

@@ -52,6 +52,8 @@ pub struct Node {
     pub raft_address: String,
     /// Where it stands; empty: not said.
     pub rack: String,
+    /// What it was known by when it joined; empty: it had none.
+    pub token: String,
 }
 
 /// A topic.
@@ -276,12 +278,13 @@ impl Catalog {
     }
 
     fn register(&mut self, register: &RegisterNode) -> Result<Change, Rejection> {
-        let is_new = register.id == 0;
-        let id = NodeId(if is_new {
-            self.next_node_id
-        } else {
-            register.id
-        });
+        let joined = self.joined_with(&register.token);
+        let is_new = register.id == 0 && joined.is_none();
+        let id = match joined {
+            _ if is_new => NodeId(self.next_node_id),
+            Some(joined) if register.id == 0 => joined,
+            _ => NodeId(register.id),
+        };
         let node = Node {
             id,
             name: register.name.clone(),
@@ -289,18 +292,28 @@ impl Catalog {
             version: register.version.clone(),
             raft_address: register.raft_address.clone(),
             rack: register.rack.clone(),
+            token: match self.nodes.get(&id) {
+                Some(known) => known.token.clone(),
+                None => register.token.clone(),
+            },
         };
         if is_new {
             limited(self.nodes.len() + 1, NODES_MAX)?;
             self.next_node_id += 1;
         } else {
             let known = self.nodes.get(&id).ok_or(Rejection::UnknownNode)?;
-            if *known == node {
+            if *known == node && register.id != 0 {
                 return Ok(Change::Unchanged);
             }
         }
         self.nodes.insert(id, node);
         Ok(Change::NodeRegistered { id })
+    }
+
+    /// The node that joined with this token: it asks again if it died before it had written its id down.
+    fn joined_with(&self, token: &str) -> Option<NodeId> {
+        let mut nodes = self.nodes.values().filter(|_| !token.is_empty());
+        nodes.find(|node| node.token == token).map(|node| node.id)
     }
 
     fn create(&mut self, create: &CreateTopic, time_ms: i64) -> Result<Change, Rejection> {

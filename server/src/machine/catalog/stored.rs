@@ -76,6 +76,7 @@ impl Catalog {
             version: stored.version,
             raft_address: stored.raft_address,
             rack: stored.rack,
+            token: stored.token,
         };
         let before = self.nodes.insert(id, node);
         ensure(before.is_none(), "two nodes with the same id")
@@ -147,6 +148,7 @@ fn stored_node(node: &Node) -> CatalogNode {
         version: node.version.clone(),
         raft_address: node.raft_address.clone(),
         rack: node.rack.clone(),
+        token: node.token.clone(),
     }
 }
 
