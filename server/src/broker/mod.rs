@@ -116,6 +116,8 @@ struct Shared {
     /// Carries what outlives the call that began it.
     runtime: Handle,
     ready: watch::Sender<bool>,
+    /// Whether the catalog here is one that a leader of now has vouched for; before, it may lack the newest topics.
+    has_catalog: AtomicBool,
     draining: AtomicBool,
     start_time_ms: i64,
 }
@@ -171,7 +173,7 @@ impl Broker {
             Arc::clone(&leaders),
             config.retention_interval,
         );
-        let has_leader = catalog.group().leader().is_some();
+        let leads = catalog.group().leads();
         let broker = Self {
             shared: Arc::new(Shared {
                 groups,
@@ -185,7 +187,8 @@ impl Broker {
                 leaders,
                 forwarding: forward::Forwarding::default(),
                 runtime: Handle::current(),
-                ready: watch::channel(has_leader).0,
+                ready: watch::channel(leads).0,
+                has_catalog: AtomicBool::new(leads),
                 draining: AtomicBool::new(false),
                 start_time_ms,
             }),
@@ -203,7 +206,7 @@ impl Broker {
         (broker, Tasks(tasks))
     }
 
-    /// Whether this node can serve: it knows a leader of the catalog and is not stopping.
+    /// Whether this node can serve: it has the catalog, knows a leader of it, and is not stopping.
     pub fn readiness(&self) -> watch::Receiver<bool> {
         self.shared.ready.subscribe()
     }
@@ -231,6 +234,12 @@ impl Broker {
     /// Keeps readiness true while there is a leader of the catalog, until the broker drains.
     async fn keep_ready(self) {
         let group = self.shared.catalog.group();
+        group.follows().await;
+        let version = self.shared.catalog.view().version();
+        let mut directory = self.shared.directory.clone();
+        // It ends with an error only when the follower has, as the broker then does.
+        let _ = directory.wait_for(|it| it.version >= version).await;
+        self.shared.has_catalog.store(true, Ordering::Relaxed);
         loop {
             let leader = group.leader();
             self.shared.ready.send_if_modified(|ready| {
@@ -248,8 +257,11 @@ impl Broker {
         self.shared.catalog.group().stop().await;
     }
 
-    fn directory(&self) -> Arc<directory::Directory> {
-        self.shared.directory.borrow().clone()
+    fn directory(&self) -> directory::Known {
+        directory::Known {
+            is_whole: self.shared.has_catalog.load(Ordering::Relaxed),
+            directory: self.shared.directory.borrow().clone(),
+        }
     }
 
     fn check_ready(&self) -> Result<(), Error> {
