@@ -31,12 +31,6 @@ impl Page {
     }
 }
 
-/// A page of the node at this address.
-pub(crate) async fn get(address: SocketAddr, path: &str) -> Page {
-    let head = format!("GET {path} HTTP/1.1\r\nhost: kelda\r\nconnection: close\r\n\r\n");
-    exchange(address, head.as_bytes()).await
-}
-
 impl TestNode {
     pub(crate) async fn get(&self, path: &str) -> Page {
         get(self.node.address(), path).await
