@@ -4,7 +4,10 @@
 mod support;
 
 mod cluster {
+    mod bootstrap;
     mod failover;
     mod forming;
+    mod gossip;
     mod moving;
+    mod quiet;
 }

@@ -1,5 +1,8 @@
 //! The configuration of a node: defaults, then a TOML file, then `KELDA_…` of the environment, then flags.
 
+mod check;
+mod gossip;
+
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
@@ -12,7 +15,7 @@ use figment::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{broker, middleware, storage, telemetry::logging};
+use crate::{broker, membership, middleware, storage};
 
 /// How far the port of calls between nodes is from the cluster's port.
 const RAFT_PORT_OFFSET: u16 = 1000;
@@ -34,6 +37,9 @@ pub struct Config {
     pub cluster_port: u16,
     /// Nodes of the cluster to join, host:cluster-port.
     pub seeds: Vec<String>,
+    /// Found the cluster together: so many nodes that name each other as seeds. 0: the seeds have a cluster, or this
+    /// node founds one alone.
+    pub bootstrap_expect: usize,
     /// Where the node stands: replicas of a partition go to different racks.
     pub rack: String,
     /// Directory of the data.
@@ -72,6 +78,22 @@ pub struct Config {
     pub streams_max: usize,
     /// How long calls may take to end when the node stops, in milliseconds.
     pub drain_timeout_ms: u64,
+    /// How often news of nodes are passed on, if there are any, in milliseconds.
+    pub gossip_interval_ms: u64,
+    /// To how many nodes they are passed on each time.
+    pub gossip_nodes: usize,
+    /// How often all that is known of nodes is compared with some other node, in milliseconds.
+    pub gossip_push_pull_interval_ms: u64,
+    /// How often some other node is asked for a sign of life, in milliseconds.
+    pub gossip_probe_interval_ms: u64,
+    /// How long to wait for that sign, in milliseconds.
+    pub gossip_probe_timeout_ms: u64,
+    /// Largest UDP packet of gossip.
+    pub gossip_packet_bytes: usize,
+    /// How often at most a node tells something new of itself, in milliseconds.
+    pub gossip_metadata_interval_ms: u64,
+    /// File with the keys of gossip: the first encrypts, all decrypt. None: gossip is not encrypted.
+    pub gossip_key_file: Option<PathBuf>,
 }
 
 /// How log lines look.
@@ -86,20 +108,20 @@ pub enum LogFormat {
 }
 
 const MIB: usize = 1 << 20;
-/// The largest request, and what its last frame may bring of the next one.
-const RECEIVE_BYTES_MIN: usize = 17 * MIB;
 
 impl Default for Config {
     fn default() -> Self {
         let shed = middleware::ShedConfig::default();
         let receive = middleware::ReceiveConfig::default();
         let broker = broker::Config::default();
+        let gossip = membership::Config::default();
         Self {
             node_id: "node1".to_owned(),
             address: IpAddr::from([127, 0, 0, 1]),
             port: 8080,
             cluster_port: 0,
             seeds: Vec::new(),
+            bootstrap_expect: 0,
             rack: String::new(),
             data_dir: PathBuf::from("kelda-data"),
             ephemeral: false,
@@ -119,6 +141,14 @@ impl Default for Config {
             calls_max: shed.calls_max,
             streams_max: shed.streams_max,
             drain_timeout_ms: 10_000,
+            gossip_interval_ms: milliseconds(gossip.gossip_interval),
+            gossip_nodes: gossip.gossip_nodes,
+            gossip_push_pull_interval_ms: milliseconds(gossip.push_pull_interval),
+            gossip_probe_interval_ms: milliseconds(gossip.probe_interval),
+            gossip_probe_timeout_ms: milliseconds(gossip.probe_timeout),
+            gossip_packet_bytes: gossip.packet_bytes,
+            gossip_metadata_interval_ms: milliseconds(gossip.metadata_interval),
+            gossip_key_file: None,
         }
     }
 }
@@ -162,85 +192,6 @@ impl Config {
         let config: Self = sources.extract().map_err(Box::new)?;
         config.validate()?;
         Ok(config)
-    }
-
-    fn check_cluster(&self, require: &mut impl FnMut(bool, &str)) {
-        require(
-            self.cluster_port <= u16::MAX - RAFT_PORT_OFFSET,
-            "--cluster-port must be at most 64535: the port that is 1000 higher is used too",
-        );
-        require(
-            self.cluster_port != 0 || self.seeds.is_empty(),
-            "--seeds needs --cluster-port, which is 0",
-        );
-        for seed in &self.seeds {
-            require(
-                raft_address(seed).is_some(),
-                &format!(
-                    "--seeds has {seed:?}, which is not host:port with a port of at most 64535"
-                ),
-            );
-        }
-        require(self.rack.len() <= 64, "--rack must have at most 64 bytes");
-    }
-
-    /// Lists all mistakes at once.
-    pub fn validate(&self) -> Result<(), Error> {
-        let mut mistakes = Vec::new();
-        let mut require = |holds: bool, mistake: &str| {
-            if !holds {
-                mistakes.push(mistake.to_owned());
-            }
-        };
-        let name_fits = (1..=64).contains(&self.node_id.len())
-            && self
-                .node_id
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-        require(
-            name_fits,
-            "--node-id must have 1 to 64 of the characters a-z A-Z 0-9 . _ -",
-        );
-        self.check_cluster(&mut require);
-        require(
-            self.address.is_loopback() || self.insecure,
-            "--address is not loopback: there is no TLS and no authentication yet, so say --insecure if the network is trusted",
-        );
-        require(
-            self.in_flight_bytes >= 32 * MIB,
-            "--in-flight-bytes must be at least 32 MiB, two requests",
-        );
-        require(
-            self.in_flight_bytes <= u32::MAX as usize,
-            "--in-flight-bytes must be below 4 GiB",
-        );
-        require(
-            self.receive_bytes >= RECEIVE_BYTES_MIN,
-            "--receive-bytes must be at least 17 MiB, one request and the frame that ends it",
-        );
-        require(
-            self.connection_receive_bytes >= RECEIVE_BYTES_MIN,
-            "--connection-receive-bytes must be at least 17 MiB, one request and the frame that ends it",
-        );
-        require(
-            self.cache_bytes >= MIB,
-            "--cache-bytes must be at least 1 MiB",
-        );
-        require(
-            self.retention_interval_ms > 0,
-            "--retention-interval-ms must not be 0",
-        );
-        require(self.connections_max > 0, "--connections-max must not be 0");
-        require(self.calls_max > 0, "--calls-max must not be 0");
-        require(self.streams_max > 0, "--streams-max must not be 0");
-        if let Err(error) = logging::check(&self.log) {
-            mistakes.push(format!("--log: {error}"));
-        }
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Invalid(mistakes))
-        }
     }
 
     pub(crate) fn storage(&self) -> storage::Config {
@@ -287,6 +238,10 @@ impl Config {
     }
 }
 
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The address for calls between nodes of a node whose cluster address is `seed`, host:port.
 pub fn raft_address(seed: &str) -> Option<String> {
     let (host, port) = seed.rsplit_once(':')?;
@@ -294,12 +249,20 @@ pub fn raft_address(seed: &str) -> Option<String> {
     (!host.is_empty()).then(|| format!("{host}:{port}"))
 }
 
-const FIELDS: [&str; 24] = [
+/// The address for gossip of a node whose address for calls between nodes is `raft_address`, host:port.
+pub fn cluster_address(raft_address: &str) -> Option<String> {
+    let (host, port) = raft_address.rsplit_once(':')?;
+    let port = port.parse::<u16>().ok()?.checked_sub(RAFT_PORT_OFFSET)?;
+    (!host.is_empty()).then(|| format!("{host}:{port}"))
+}
+
+const FIELDS: [&str; 33] = [
     "node_id",
     "address",
     "port",
     "cluster_port",
     "seeds",
+    "bootstrap_expect",
     "rack",
     "data_dir",
     "ephemeral",
@@ -319,72 +282,15 @@ const FIELDS: [&str; 24] = [
     "calls_max",
     "streams_max",
     "drain_timeout_ms",
+    "gossip_interval_ms",
+    "gossip_nodes",
+    "gossip_push_pull_interval_ms",
+    "gossip_probe_interval_ms",
+    "gossip_probe_timeout_ms",
+    "gossip_packet_bytes",
+    "gossip_metadata_interval_ms",
+    "gossip_key_file",
 ];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Serialize)]
-    struct Flags {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        port: Option<u16>,
-    }
-
-    #[test]
-    fn every_field_can_be_set_from_the_environment() {
-        let value = serde_json::to_value(Config {
-            cluster_id: Some(String::new()),
-            ..Config::default()
-        });
-        let value = value.expect("the configuration is plain data");
-        let mut names: Vec<_> = value
-            .as_object()
-            .expect("a struct")
-            .keys()
-            .map(String::as_str)
-            .collect();
-        names.sort_unstable();
-        let mut fields = FIELDS;
-        fields.sort_unstable();
-        assert_eq!(names, fields);
-    }
-
-    fn load(file: &Path, port: Option<u16>) -> Result<Config, Error> {
-        Config::load(Some(file), &Flags { port }, &Config::default())
-    }
-
-    #[test]
-    fn flags_win_over_the_file_and_the_file_over_the_defaults() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("kelda.toml");
-        std::fs::write(&file, "port = 1\nnode_id = \"n2\"\n").expect("written");
-        let config = load(&file, Some(2)).expect("valid");
-        assert_eq!((config.port, config.node_id.as_str()), (2, "n2"));
-        let config = load(&file, None).expect("valid");
-        assert_eq!(config.port, 1);
-    }
-
-    #[test]
-    fn an_unknown_key_is_named() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("kelda.toml");
-        std::fs::write(&file, "prot = 1\n").expect("written");
-        let error = load(&file, None).expect_err("a mistake");
-        assert!(error.to_string().contains("prot"), "{error}");
-    }
-
-    #[test]
-    fn all_mistakes_are_listed_at_once() {
-        let config = Config {
-            node_id: String::new(),
-            address: IpAddr::from([0, 0, 0, 0]),
-            log: "loud".to_owned(),
-            ..Config::default()
-        };
-        let error = config.validate().expect_err("mistakes").to_string();
-        for flag in ["--node-id", "--insecure", "--log"] {
-            assert!(error.contains(flag), "{flag} in {error}");
-        }
-    }
-}
+mod tests;

@@ -1,9 +1,16 @@
 //! The composition root: the one file that knows every room. Starts a node, and stops it in order.
 
 mod addresses;
+mod bootstrap;
+mod gossip;
 mod identity;
+mod reach;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use kelda_proto::internal::v1::catalog_command::RegisterNode;
 use tokio::{sync::watch, task::JoinHandle};
@@ -12,12 +19,14 @@ use crate::{
     broker::{self, Broker},
     config::{self, Config},
     consensus::{CatalogGroup, Groups, OpenError},
+    membership,
     middleware::{self, PeerIdentity, stacks::ClientConfig},
     peers::{AddressBook, Peers},
     rpc,
     storage::{self, Hooks, Marker, Storage},
     telemetry::{Metrics, clock},
 };
+use gossip::Gossip;
 use identity::Identity;
 
 /// Version of this software.
@@ -32,6 +41,9 @@ pub enum StartError {
     /// The port.
     #[error(transparent)]
     Bind(#[from] rpc::BindError),
+    /// Gossip.
+    #[error(transparent)]
+    Gossip(#[from] membership::StartError),
     /// The threads that serve.
     #[error(transparent)]
     Serve(#[from] rpc::StartError),
@@ -81,7 +93,8 @@ pub enum StartError {
 pub struct Node {
     broker: Broker,
     tasks: broker::Tasks,
-    addresses: JoinHandle<()>,
+    following: Following,
+    gossip: Gossip,
     server: rpc::Server,
     peer_server: Option<rpc::Server>,
     storage: Storage,
@@ -104,16 +117,30 @@ impl Node {
         let marker = identity::claim(&config)?;
         let metrics = Metrics::new(VERSION);
         let storage = open_storage(&config, &metrics).await?;
-        let start = Start {
-            config,
-            listener,
-            peer_listener,
-            marker,
-            metrics,
-            storage: storage.clone(),
-            start_time_ms,
+        let ip = reach::address(&config).await;
+        let this = describe(&config, ip, &listener, peer_listener.as_ref());
+        let gossip = Gossip::start(&config, ip, &this, marker.as_ref(), &metrics).await;
+        let started = match gossip {
+            Ok(gossip) => {
+                let start = Start {
+                    config,
+                    listener,
+                    peer_listener,
+                    marker,
+                    this,
+                    gossip: gossip.clone(),
+                    metrics,
+                    storage: storage.clone(),
+                    start_time_ms,
+                };
+                let started = start.run().await;
+                if started.is_err() {
+                    gossip.leave().await;
+                }
+                started
+            }
+            Err(error) => Err(error),
         };
-        let started = start.run().await;
         if started.is_err() {
             // A program that embeds the node may try again, so the directory must not stay locked.
             if let Err(error) = storage.close().await {
@@ -143,11 +170,16 @@ impl Node {
     pub async fn shutdown(self) {
         self.broker.hand_over().await;
         self.broker.drain();
-        if !self.server.shutdown(self.drain_timeout).await {
+        // Once it leads nothing more, so that nobody looks for leaders that it is about to hand over.
+        let (drained, ()) = tokio::join!(
+            self.server.shutdown(self.drain_timeout),
+            self.gossip.leave()
+        );
+        if !drained {
             tracing::warn!("some calls did not end in time and were cut off");
         }
         self.tasks.stop().await;
-        self.addresses.abort();
+        self.following.stop();
         self.broker.stop().await;
         if let Some(server) = self.peer_server {
             server.shutdown(Duration::ZERO).await;
@@ -164,9 +196,24 @@ struct Start {
     listener: rpc::Listener,
     peer_listener: Option<rpc::Listener>,
     marker: Option<Marker>,
+    this: RegisterNode,
+    gossip: Gossip,
     metrics: Arc<Metrics>,
     storage: Storage,
     start_time_ms: i64,
+}
+
+/// What follows the catalog's word about where the nodes are.
+struct Following {
+    addresses: JoinHandle<()>,
+    gossip: JoinHandle<()>,
+}
+
+impl Following {
+    fn stop(&self) {
+        self.addresses.abort();
+        self.gossip.abort();
+    }
 }
 
 /// What was started and must be stopped in this order if a later step fails.
@@ -187,13 +234,18 @@ impl Running {
 impl Start {
     /// Goes on until the node serves. After a failure nothing runs on the storage any more.
     async fn run(mut self) -> Result<Node, StartError> {
-        let this = describe(&self.config, &self.listener, self.peer_listener.as_ref());
         if self.marker.is_none() {
             identity::check_unclaimed(&self.config, &self.storage).await?;
         }
-        let identity = identity::find(&self.config, self.marker.take(), &this).await?;
+        let marker = self.marker.take();
+        let identity = identity::find(&self.config, marker, &self.this, &self.gossip).await?;
+        self.gossip.joined(&identity)?;
         let (book, addresses) = watch::channel(AddressBook::default());
-        let peers = Peers::new(identity.cluster_id.clone(), identity.node, addresses);
+        let peers = Peers::new(
+            identity.cluster_id.clone(),
+            identity.node,
+            addresses.clone(),
+        );
         let groups = Groups::new(self.storage.clone(), peers);
         let api = rpc::PeerApi::new(groups.clone());
         // Before the catalog: a node that has joined gets it from the others.
@@ -209,13 +261,16 @@ impl Start {
         let path = self.config.data_dir.display().to_string();
         // A group that has failed says so to whoever asks it next.
         let members = catalog.group().addresses().await.unwrap_or_default();
-        let addresses = tokio::spawn(addresses::follow(members, catalog.watch(), book));
-        if let Err(error) = identity::enter(&identity, &catalog, this, &path).await {
-            addresses.abort();
+        let following = Following {
+            gossip: self.gossip.follow(identity.node, addresses),
+            addresses: tokio::spawn(addresses::follow(members, catalog.watch(), book)),
+        };
+        if let Err(error) = identity::enter(&identity, &catalog, self.this.clone(), &path).await {
+            following.stop();
             running.stop().await;
             return Err(error);
         }
-        self.serve_clients(identity.cluster_id, groups, api, running, addresses)
+        self.serve_clients(identity.cluster_id, groups, api, running, following)
             .await
     }
 
@@ -242,7 +297,7 @@ impl Start {
         groups: Groups,
         api: rpc::PeerApi,
         running: Running,
-        addresses: JoinHandle<()>,
+        following: Following,
     ) -> Result<Node, StartError> {
         let config = self.config;
         let parts = broker::Parts {
@@ -250,6 +305,7 @@ impl Start {
             groups,
             catalog: running.catalog.clone(),
             metrics: Arc::clone(&self.metrics),
+            liveness: self.gossip.liveness(),
             start_time_ms: self.start_time_ms,
             config: config.broker(),
         };
@@ -268,7 +324,8 @@ impl Start {
             Ok(server) => Ok(Node {
                 broker,
                 tasks,
-                addresses,
+                following,
+                gossip: self.gossip,
                 server,
                 peer_server: running.peer_server,
                 storage: self.storage,
@@ -276,7 +333,7 @@ impl Start {
                 cluster_id,
             }),
             Err(error) => {
-                addresses.abort();
+                following.stop();
                 tasks.stop().await;
                 broker.stop().await;
                 running.stop().await;
@@ -286,19 +343,22 @@ impl Start {
     }
 }
 
-/// What the catalog is to know of this node.
+/// What the catalog is to know of this node, which others reach at `ip`.
 fn describe(
     config: &Config,
+    ip: IpAddr,
     listener: &rpc::Listener,
     peer_listener: Option<&rpc::Listener>,
 ) -> RegisterNode {
+    let at = |it: &rpc::Listener| SocketAddr::new(ip, it.address().port()).to_string();
     RegisterNode {
         id: 0,
         name: config.node_id.clone(),
-        address: listener.address().to_string(),
+        address: at(listener),
         version: VERSION.to_owned(),
-        raft_address: peer_listener.map_or_else(String::new, |it| it.address().to_string()),
+        raft_address: peer_listener.map_or_else(String::new, at),
         rack: config.rack.clone(),
+        token: String::new(),
     }
 }
 

@@ -33,8 +33,7 @@ impl Page {
 
 impl TestNode {
     pub(crate) async fn get(&self, path: &str) -> Page {
-        let head = format!("GET {path} HTTP/1.1\r\nhost: kelda\r\nconnection: close\r\n\r\n");
-        exchange(self.node.address(), head.as_bytes()).await
+        get(self.node.address(), path).await
     }
 
     pub(crate) async fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Page {
@@ -50,12 +49,23 @@ impl TestNode {
 
     /// A value of `/metrics`, by the name of its series with labels if it has some.
     pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
-        let text = self.get("/metrics").await.text();
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
-        Some(value.parse().expect("a metric is a number"))
+        metric(self.node.address(), series).await
     }
+}
+
+/// A page of a node, wherever it runs.
+pub(crate) async fn get(node: SocketAddr, path: &str) -> Page {
+    let head = format!("GET {path} HTTP/1.1\r\nhost: kelda\r\nconnection: close\r\n\r\n");
+    exchange(node, head.as_bytes()).await
+}
+
+/// A value of `/metrics` of a node, as [`TestNode::metric`].
+pub(crate) async fn metric(node: SocketAddr, series: &str) -> Option<f64> {
+    let text = get(node, "/metrics").await.text();
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+    Some(value.parse().expect("a metric is a number"))
 }
 
 async fn exchange(address: SocketAddr, request: &[u8]) -> Page {

@@ -34,6 +34,76 @@ fn dev_says_that_it_is_ready_and_what_to_try() {
     );
 }
 
+/// A port that is free together with those that three nodes of a cluster take. Apart from those of other tests.
+fn cluster_port() -> u16 {
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let start = u16::try_from(std::process::id() % 100).expect("it is small");
+    let candidates = (0..100).map(|step| 31_100 + 5 * ((start + step) % 100));
+    let mut free = candidates.filter(|port| {
+        let mut ports = (0..3).flat_map(|node| [port + node, port + node + 1000]);
+        ports.all(is_free)
+    });
+    free.next().expect("some ports are free")
+}
+
+#[test]
+fn dev_runs_a_cluster_of_three_nodes_that_stop_in_order() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("the path is text");
+    let port = cluster_port().to_string();
+    let start = || Broker::start(&["--nodes", "3", "--data-dir", path, "--cluster-port", &port]);
+    let addresses = |broker: &Broker| -> Vec<String> {
+        let line = broker.greeting.lines().nth(1).expect("the addresses");
+        let words = line.split_whitespace();
+        words
+            .filter(|it| it.starts_with("127."))
+            .map(str::to_owned)
+            .collect()
+    };
+    let broker = start();
+    assert!(broker.greeting.starts_with("ready"), "{}", broker.greeting);
+    assert_eq!(addresses(&broker).len(), 3, "{}", broker.greeting);
+    let nodes = broker.kelda(&["cluster", "nodes", "-o", "json"]).json();
+    let names = nodes.as_array().expect("a list").iter();
+    let mut names: Vec<_> = names.map(|node| node["name"].as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, [Some("node1"), Some("node2"), Some("node3")]);
+    broker.ok(&[
+        "topic",
+        "create",
+        "demo",
+        "--partitions",
+        "3",
+        "--replication-factor",
+        "3",
+    ]);
+    broker.produce(&["demo"], "one\n");
+    for address in addresses(&broker) {
+        let consumed = run(&address, &["consume", "demo"], b"");
+        assert_eq!(
+            (consumed.code, &*consumed.stdout),
+            (0, "one\n"),
+            "{consumed:?}"
+        );
+    }
+    kill_process(broker.pid(), Signal::INT).expect("the broker runs");
+    assert_eq!(broker.wait(), Some(0));
+    for name in ["node1", "node2", "node3"] {
+        assert!(directory.path().join(name).join("kelda.marker").exists());
+    }
+    let broker = start();
+    assert_eq!(broker.ok(&["consume", "demo"]), "one\n");
+}
+
+#[test]
+fn dev_with_nodes_and_seeds_is_a_mistake() {
+    let error = run("", &["dev", "--nodes", "3", "--seeds", "127.0.0.1:1"], b"").expect_error(2);
+    assert!(
+        error.contains("--nodes") && error.contains("--seeds"),
+        "{error}"
+    );
+}
+
 #[test]
 fn data_outlives_a_kill() {
     let directory = tempfile::tempdir().expect("a directory");

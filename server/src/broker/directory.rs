@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -63,6 +64,35 @@ impl Directory {
         self.topics
             .values()
             .flat_map(|topic| topic.partitions.iter().flatten())
+    }
+}
+
+/// The directory as a call finds it.
+pub(super) struct Known {
+    pub(super) directory: Arc<Directory>,
+    /// Whether it has all topics. A node that was just started may have the catalog of before.
+    pub(super) is_whole: bool,
+}
+
+impl Known {
+    /// A topic; that it is not there is said only if that is known.
+    pub(super) fn topic(&self, name: &str) -> Result<&Arc<TopicHandle>, Error> {
+        let found = self.directory.topic(name);
+        found.map_err(|error| {
+            if self.is_whole {
+                error
+            } else {
+                Error::NotReady
+            }
+        })
+    }
+}
+
+impl Deref for Known {
+    type Target = Directory;
+
+    fn deref(&self) -> &Directory {
+        &self.directory
     }
 }
 

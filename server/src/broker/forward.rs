@@ -87,7 +87,7 @@ impl Broker {
                 };
             }
             give_up_late_ones(&mut batches);
-            match self.place_of(&key.0, number) {
+            match self.place_of(&key.0, number).await {
                 Err(error) => {
                     let failure = Failure::Broker(Box::new(error));
                     batches.drain(..).for_each(|it| it.fail(failure.clone()));

@@ -33,6 +33,11 @@ pub(super) fn register(broker: &Broker) {
         |broker| i64::try_from(broker.leaderless_partitions()).ok(),
     );
     register(
+        "kelda_quiesced_partitions",
+        "Partitions with other replicas that have nothing to do: they cost neither heartbeats nor timers.",
+        |broker| i64::try_from(broker.quiesced_partitions()).ok(),
+    );
+    register(
         "kelda_storage_used_bytes",
         "Bytes that the data files occupy on the disk.",
         |broker| Some(broker.shared.disk.status().ok()?.used_bytes.cast_signed()),

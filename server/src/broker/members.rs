@@ -37,7 +37,7 @@ pub(super) async fn keep_catalog(catalog: CatalogGroup) {
         let wanted = view.borrow_and_update().clone();
         let leader = group.leader();
         let mut pause = LOOK_AGAIN;
-        if group.leads() {
+        if group.may_lead() {
             let since: &mut Instant = leading_since.get_or_insert_with(Instant::now);
             let members = catalog_members(&wanted, group, since.elapsed() > GRACE);
             if !settle(group, &members).await {
@@ -117,7 +117,7 @@ impl Keeper {
                     continue;
                 }
                 settled = false;
-                if !group.leads() {
+                if !group.may_lead() {
                     continue;
                 }
                 if self.steps.len() >= STEPS_AT_ONCE {
@@ -134,7 +134,9 @@ impl Keeper {
                     ..Members::default()
                 };
                 self.steps.spawn(async move {
-                    settle(&group, &wanted).await;
+                    if group.confirm_lead().await {
+                        settle(&group, &wanted).await;
+                    }
                     id
                 });
             }

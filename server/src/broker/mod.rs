@@ -12,6 +12,7 @@ mod follower;
 mod forward;
 mod gauges;
 mod leaving;
+mod liveness;
 mod members;
 mod nodes;
 mod offsets;
@@ -51,6 +52,7 @@ pub use calls::{
     Session, Start, StreamTerms,
 };
 pub use error::{Error, Violation};
+pub use liveness::Liveness;
 pub use produce::PendingProduce;
 pub use reader::PartitionReader;
 
@@ -87,6 +89,8 @@ pub struct Parts {
     pub catalog: CatalogGroup,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
+    /// Who lives.
+    pub liveness: Liveness,
     /// When the process started, for people.
     pub start_time_ms: i64,
     /// How it behaves.
@@ -105,6 +109,7 @@ struct Shared {
     directory: watch::Receiver<Arc<directory::Directory>>,
     disk: disk::Disk,
     metrics: Arc<Metrics>,
+    liveness: Liveness,
     in_flight: Arc<Semaphore>,
     handed_in_flight: Arc<Semaphore>,
     leaders: Arc<route::Leaders>,
@@ -112,6 +117,8 @@ struct Shared {
     /// Carries what outlives the call that began it.
     runtime: Handle,
     ready: watch::Sender<bool>,
+    /// Whether the catalog here is one that a leader of now has vouched for; before, it may lack the newest topics.
+    has_catalog: AtomicBool,
     draining: AtomicBool,
     start_time_ms: i64,
 }
@@ -147,6 +154,7 @@ impl Broker {
             groups,
             catalog,
             metrics,
+            liveness,
             start_time_ms,
             config,
         } = parts;
@@ -159,6 +167,8 @@ impl Broker {
         let keep_catalog = members::keep_catalog(catalog.clone());
         let keep_partitions = members::keep_partitions(directory.clone());
         let notice_removal = members::notice_removal(catalog.clone(), groups.node());
+        let keep_pulse = groups.clone().keep_pulse(catalog.clone());
+        let quiesce_idle = groups.clone().quiesce_idle();
         let leaders = Arc::new(route::Leaders::default());
         let retention = retention::run(
             directory.clone(),
@@ -166,7 +176,7 @@ impl Broker {
             Arc::clone(&leaders),
             config.retention_interval,
         );
-        let has_leader = catalog.group().leader().is_some();
+        let leads = catalog.group().leads();
         let broker = Self {
             shared: Arc::new(Shared {
                 groups,
@@ -174,12 +184,14 @@ impl Broker {
                 directory,
                 disk: disk::Disk::new(storage),
                 metrics,
+                liveness,
                 in_flight: Arc::new(Semaphore::new(config.in_flight_bytes_max)),
                 handed_in_flight: Arc::new(Semaphore::new(config.in_flight_bytes_max)),
                 leaders,
                 forwarding: forward::Forwarding::default(),
                 runtime: Handle::current(),
-                ready: watch::channel(has_leader).0,
+                ready: watch::channel(leads).0,
+                has_catalog: AtomicBool::new(leads),
                 draining: AtomicBool::new(false),
                 start_time_ms,
             }),
@@ -191,12 +203,14 @@ impl Broker {
             tokio::spawn(keep_catalog),
             tokio::spawn(keep_partitions),
             tokio::spawn(notice_removal),
+            tokio::spawn(keep_pulse),
+            tokio::spawn(quiesce_idle),
             tokio::spawn(broker.clone().keep_ready()),
         ];
         (broker, Tasks(tasks))
     }
 
-    /// Whether this node can serve: it knows a leader of the catalog and is not stopping.
+    /// Whether this node can serve: it has the catalog, knows a leader of it, and is not stopping.
     pub fn readiness(&self) -> watch::Receiver<bool> {
         self.shared.ready.subscribe()
     }
@@ -224,6 +238,12 @@ impl Broker {
     /// Keeps readiness true while there is a leader of the catalog, until the broker drains.
     async fn keep_ready(self) {
         let group = self.shared.catalog.group();
+        group.follows().await;
+        let version = self.shared.catalog.view().version();
+        let mut directory = self.shared.directory.clone();
+        // It ends with an error only when the follower has, as the broker then does.
+        let _ = directory.wait_for(|it| it.version >= version).await;
+        self.shared.has_catalog.store(true, Ordering::Relaxed);
         loop {
             let leader = group.leader();
             self.shared.ready.send_if_modified(|ready| {
@@ -241,8 +261,11 @@ impl Broker {
         self.shared.catalog.group().stop().await;
     }
 
-    fn directory(&self) -> Arc<directory::Directory> {
-        self.shared.directory.borrow().clone()
+    fn directory(&self) -> directory::Known {
+        directory::Known {
+            is_whole: self.shared.has_catalog.load(Ordering::Relaxed),
+            directory: self.shared.directory.borrow().clone(),
+        }
     }
 
     fn check_ready(&self) -> Result<(), Error> {

@@ -54,6 +54,7 @@ impl Broker {
                 version: node.version,
                 raft_address: node.raft_address,
                 rack: node.rack,
+                token: node.token,
             })),
         };
         match self.shared.catalog.change(&command).await {
@@ -69,12 +70,13 @@ impl Broker {
     }
 
     /// A node that has the name of one that wants to join, and lives. One at the same address does not: the other has
-    /// its port.
+    /// its port. Nor does one with the same token: it is this one, which died while it joined.
     async fn living_namesake(&self, new: &CatalogNode) -> Option<Node> {
         let catalog = self.shared.catalog.view();
-        let namesakes = catalog
-            .nodes()
-            .filter(|node| node.name == new.name && node.raft_address != new.raft_address);
+        let namesakes = catalog.nodes().filter(|node| {
+            let is_new = !new.token.is_empty() && node.token == new.token;
+            node.name == new.name && node.raft_address != new.raft_address && !is_new
+        });
         for namesake in namesakes {
             if namesake.id == self.shared.groups.node() || self.lives(namesake.id).await {
                 return Some(namesake.clone());

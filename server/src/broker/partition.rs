@@ -53,9 +53,14 @@ impl Partition {
         bounds(&self.group.view())
     }
 
+    /// Whether this node leads it, or did when it fell quiet.
+    pub(super) fn may_lead(&self) -> bool {
+        self.group.group().may_lead()
+    }
+
     /// Whether this node leads it.
-    pub(super) fn leads(&self) -> bool {
-        self.group.group().leads()
+    pub(super) async fn confirm_lead(&self) -> bool {
+        self.group.group().confirm_lead().await
     }
 
     /// Changes once, when the partition stops.

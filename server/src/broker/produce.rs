@@ -160,7 +160,7 @@ impl Broker {
     ) -> Result<Option<Arc<Partition>>, Error> {
         let name = &topic.topic.name;
         let led_here = match topic.slot(i32::try_from(number).unwrap_or(i32::MAX))? {
-            Ok(partition) => partition.leads().then_some(partition),
+            Ok(partition) => partition.may_lead().then_some(partition),
             Err(NotOpen::Elsewhere) => None,
             // With other replicas the partition may be led by one of them.
             Err(_) if topic.replica_count(number) > 1 => None,

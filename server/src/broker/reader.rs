@@ -50,7 +50,7 @@ impl Broker {
     }
 
     async fn reader(&self, topic: &str, number: i32) -> Result<PartitionReader, Error> {
-        let source = match self.place_of(topic, number)? {
+        let source = match self.place_of(topic, number).await? {
             Place::Here(partition) => {
                 let metrics = Arc::clone(&self.shared.metrics);
                 Source::Here(LocalReader::new(partition, metrics))

@@ -243,7 +243,7 @@ impl Broker {
 
     /// Answers another node, if this one leads the partition.
     pub async fn read_here(&self, request: &ReadRequest) -> Result<ReadResponse, Error> {
-        let partition = self.led_here(&request.topic, request.partition)?;
+        let partition = self.led_here(&request.topic, request.partition).await?;
         self.read_from(&partition, request).await
     }
 
@@ -301,7 +301,7 @@ impl Broker {
 
     /// Trims for another node, if this one leads the partition.
     pub async fn trim_here(&self, request: &TrimRequest) -> Result<TrimResponse, Error> {
-        let partition = self.led_here(&request.topic, request.partition)?;
+        let partition = self.led_here(&request.topic, request.partition).await?;
         let bounds = partition.trim_checked(request.before_offset).await?;
         Ok(TrimResponse {
             log_start_offset: bounds.log_start.into(),
@@ -310,9 +310,9 @@ impl Broker {
         })
     }
 
-    fn led_here(&self, topic: &str, number: i32) -> Result<Arc<Partition>, Error> {
+    async fn led_here(&self, topic: &str, number: i32) -> Result<Arc<Partition>, Error> {
         self.check_ready()?;
-        match self.place_of(topic, number)? {
+        match self.place_of(topic, number).await? {
             Place::Here(partition) => Ok(partition),
             Place::There(..) | Place::Nowhere => {
                 let directory = self.directory();

@@ -43,7 +43,7 @@ async fn check_topic(topic: &TopicHandle) {
         if *partition.stopped().borrow() != Stopped::No {
             continue;
         }
-        if !partition.group.group().leads() {
+        if !partition.may_lead() {
             // What the leader deletes is deleted here too, once it is applied.
             partition.compact().await;
             continue;

@@ -85,11 +85,13 @@ pub(super) trait Ask: Sync {
 
 impl Broker {
     /// Where a partition is led.
-    pub(super) fn place_of(&self, topic: &str, number: i32) -> Result<Place, Error> {
+    pub(super) async fn place_of(&self, topic: &str, number: i32) -> Result<Place, Error> {
         let directory = self.directory();
         let handle = directory.topic(topic)?;
         match handle.slot(number)? {
-            Ok(partition) if partition.leads() => Ok(Place::Here(Arc::clone(partition))),
+            Ok(partition) if partition.confirm_lead().await => {
+                Ok(Place::Here(Arc::clone(partition)))
+            }
             // A replica that is moved away hears of later leaders only by chance.
             Ok(_) if !handle.is_replica(number, self.node()) => {
                 Ok(self.place_elsewhere(handle, number))
@@ -156,7 +158,7 @@ impl Broker {
         let (topic, number) = ask.partition();
         let deadline = Instant::now() + ROUTE_TIMEOUT;
         loop {
-            match self.place_of(topic, number)? {
+            match self.place_of(topic, number).await? {
                 Place::Here(partition) => match ask.here(self, &partition).await {
                     Err(Error::NotLeader { .. }) => {}
                     answer => return answer,

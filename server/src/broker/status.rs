@@ -14,7 +14,7 @@ impl Broker {
         let me = self.shared.groups.node();
         Ok(v1::GetStatusResponse {
             cluster_id: catalog.cluster_id().to_owned(),
-            node: catalog.node(me).map(node),
+            node: catalog.node(me).map(|it| self.describe(it)),
             ready: *self.shared.ready.borrow(),
             catalog_leader: self
                 .shared
@@ -51,9 +51,29 @@ impl Broker {
             .count()
     }
 
+    /// Partitions of this node that are quiesced.
+    pub(super) fn quiesced_partitions(&self) -> usize {
+        let directory = self.directory();
+        let partitions = directory.partitions();
+        partitions
+            .filter(|partition| partition.group.group().is_quiesced())
+            .count()
+    }
+
     /// The nodes of the cluster in ascending order of id.
     pub fn nodes(&self) -> Vec<v1::Node> {
-        self.shared.catalog.view().nodes().map(node).collect()
+        let catalog = self.shared.catalog.view();
+        catalog.nodes().map(|node| self.describe(node)).collect()
+    }
+
+    fn describe(&self, node: &catalog::Node) -> v1::Node {
+        v1::Node {
+            id: node.id.0,
+            name: node.name.clone(),
+            address: node.address.clone(),
+            version: node.version.clone(),
+            alive: self.seems_alive(node.id),
+        }
     }
 
     /// What this broker accepts.
@@ -79,14 +99,5 @@ pub(super) fn timestamp(time_ms: i64) -> Timestamp {
     Timestamp {
         seconds: time_ms.div_euclid(1000),
         nanos: i32::try_from(nanos).unwrap_or_default(),
-    }
-}
-
-fn node(node: &catalog::Node) -> v1::Node {
-    v1::Node {
-        id: node.id.0,
-        name: node.name.clone(),
-        address: node.address.clone(),
-        version: node.version.clone(),
     }
 }

@@ -4,7 +4,6 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use openraft::{
     Config, SnapshotPolicy,
-    async_runtime::WatchReceiver,
     errors::ClientWriteError,
     raft::{ClientWriteResult, responder::ProgressResponder},
 };
@@ -18,6 +17,7 @@ use super::{
     log_store::LogStore,
     machines::{Machine, PartitionMachine, RetentionPoint},
     network::Network,
+    seat::Seat,
     state_machine::StateMachine,
 };
 use crate::{
@@ -99,12 +99,17 @@ pub struct Group {
     pub(super) store: GroupStore,
     /// Set while leadership is handed over: the next leader does not wait for the lease of this one.
     pub(super) handing_over: Arc<AtomicBool>,
-    inbox: Inbox,
+    pub(super) seat: Arc<Seat>,
+    pub(super) inbox: Inbox,
 }
 
 impl Group {
     /// Proposes a command. When this returns, its place behind earlier proposals of the same caller is fixed.
     pub async fn propose(&self, command: Command) -> Result<Proposal, ProposeError> {
+        self.seat.touch();
+        if self.seat.is_drowsy() && self.may_lead() && !self.confirm_lead().await {
+            return Err(ProposeError::NotLeader { leader: None });
+        }
         let (responder, receiver) = ProgressResponder::complete_only();
         self.raft
             .client_write_ff(command, Some(responder))
@@ -115,7 +120,12 @@ impl Group {
 
     /// The node that leads the group, as far as this one knows.
     pub fn leader(&self) -> Option<NodeId> {
-        self.raft.server_metrics().borrow_watched().current_leader
+        self.seat.leader()
+    }
+
+    /// Whether it has nothing to do, and so neither heartbeats nor elections by timeout.
+    pub fn is_quiesced(&self) -> bool {
+        self.seat.is_quiesced()
     }
 
     /// Id.
@@ -157,12 +167,14 @@ impl Group {
             Ok(raft) => raft,
             Err(error) => return Err(explain(&store, state, &error).await),
         };
-        home.inbox.add(id, raft.clone(), left);
+        let seat = Arc::new(Seat::new(id, raft.clone(), left));
+        home.inbox.add(Arc::clone(&seat));
         let group = Self {
             id,
             raft,
             store,
             handing_over: Arc::default(),
+            seat,
             inbox: home.inbox.clone(),
         };
         if let Err(error) = group.take_part(me, founders, left).await {

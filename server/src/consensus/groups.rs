@@ -20,7 +20,7 @@ pub(super) struct Home {
 #[derive(Clone)]
 pub struct Groups {
     pub(super) storage: Storage,
-    home: Home,
+    pub(super) home: Home,
 }
 
 impl Groups {

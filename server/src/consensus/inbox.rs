@@ -11,8 +11,8 @@ use kelda_proto::internal::v1::{RaftRequest, raft_request as request, raft_respo
 use openraft::{alias::SnapshotOf, async_runtime::WatchReceiver};
 use tokio::sync::watch;
 
-use super::{CatalogView, Raft, TypeConfig, encode, leaving::has_come_back, wire};
-use crate::types::{CATALOG_GROUP, GroupId, LogIndex, NodeId};
+use super::{CatalogView, Raft, TypeConfig, encode, quiesce, seat::Seat, signs::Signs, wire};
+use crate::types::{CATALOG_GROUP, GroupId, NodeId};
 
 /// Why a message did not reach its group.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,10 @@ enum Refusal {
     NotBack,
     #[error("node {from} speaks for node {claimed}")]
     Impostor { from: NodeId, claimed: NodeId },
+    #[error("node {0} leads the quiesced group and lives")]
+    LeaderLives(NodeId),
+    #[error("this node has just started, and may have promised to elect nobody")]
+    MayHavePromised,
     #[error(transparent)]
     Malformed(#[from] wire::Malformed),
     #[error(transparent)]
@@ -33,29 +37,34 @@ enum Refusal {
     Group(String),
 }
 
-/// A group, and the entry that once left this node out of it.
-#[derive(Clone)]
-struct Running {
-    raft: Raft,
-    left: Option<LogIndex>,
-}
-
 /// The groups that run on this node, for what other nodes say to them. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Inbox {
-    groups: Arc<RwLock<HashMap<GroupId, Running>>>,
+    groups: Arc<RwLock<HashMap<GroupId, Arc<Seat>>>>,
     catalog: Arc<OnceLock<watch::Receiver<CatalogView>>>,
+    signs: Signs,
 }
 
 impl Inbox {
-    pub(super) fn add(&self, group: GroupId, raft: Raft, left: Option<LogIndex>) {
+    pub(super) fn add(&self, seat: Arc<Seat>) {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
-        groups.insert(group, Running { raft, left });
+        groups.insert(seat.id, seat);
     }
 
     pub(super) fn remove(&self, group: GroupId) {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         groups.remove(&group);
+    }
+
+    /// All groups.
+    pub(super) fn seats(&self) -> Vec<Arc<Seat>> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        groups.values().cloned().collect()
+    }
+
+    /// When other nodes were heard of.
+    pub(super) fn signs(&self) -> &Signs {
+        &self.signs
     }
 
     /// Whom the catalog knows, to tell members from strangers. Only the first one counts.
@@ -66,6 +75,12 @@ impl Inbox {
     /// Hands a message to its group.
     pub(super) async fn receive(&self, from: NodeId, request: RaftRequest) -> response::Message {
         let group = GroupId(request.group);
+        if self.knows(from) {
+            self.signs.hear(from);
+        }
+        if let Some(request::Message::Pulse(_)) = request.message {
+            return response::Message::Pulse(response::Pulse {});
+        }
         match self.hand_over(from, group, request.message).await {
             Ok(answer) => answer,
             Err(refusal) => {
@@ -85,7 +100,7 @@ impl Inbox {
         catalog.node(node).is_some() || node >= catalog.next_node()
     }
 
-    fn group(&self, group: GroupId) -> Option<Running> {
+    fn seat(&self, group: GroupId) -> Option<Arc<Seat>> {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
         groups.get(&group).cloned()
     }
@@ -96,10 +111,10 @@ impl Inbox {
         group: GroupId,
         message: Option<request::Message>,
     ) -> Result<response::Message, Refusal> {
-        let Running { raft, left } = self.group(group).ok_or(Refusal::NoGroup)?;
+        let seat = self.seat(group).ok_or(Refusal::NoGroup)?;
         let message = message.ok_or(wire::Malformed("content"))?;
-        let is_back = has_come_back(&raft, left);
-        if !self.is_member((&raft, is_back), group, from, &message) {
+        let is_back = seat.has_come_back();
+        if !self.is_member((&seat.raft, is_back), group, from, &message) {
             return Err(Refusal::NotAMember(from));
         }
         let elects = matches!(
@@ -111,17 +126,37 @@ impl Inbox {
         if elects && !is_back {
             return Err(Refusal::NotBack);
         }
+        let quiesces = matches!(message, request::Message::Quiesce(_));
+        let answer = self.carry_out(from, &seat, message).await;
+        if !quiesces && answer.is_ok() {
+            // Only now: a clock that starts before the group has heard of its leader would call an election.
+            seat.wake().await;
+        }
+        answer
+    }
+
+    async fn carry_out(
+        &self,
+        from: NodeId,
+        seat: &Seat,
+        message: request::Message,
+    ) -> Result<response::Message, Refusal> {
+        let raft = &seat.raft;
         let failed = |error: &dyn std::fmt::Display| Refusal::Group(error.to_string());
         match message {
             request::Message::Vote(vote) => {
                 let vote = wire::from_vote_request(vote)?;
                 speaks_for_itself(from, vote.vote.leader_id().node_id)?;
+                if !vote.leadership_transfer {
+                    self.may_elect(from, seat).await?;
+                }
                 let answer = raft.vote(vote).await.map_err(|error| failed(&error))?;
                 Ok(wire::vote_response(&answer))
             }
             request::Message::PreVote(vote) => {
                 let vote = wire::from_vote_request(vote)?;
                 speaks_for_itself(from, vote.vote.leader_id().node_id)?;
+                self.may_elect(from, seat).await?;
                 let answer = raft.pre_vote(vote).await.map_err(|error| failed(&error))?;
                 Ok(wire::vote_response(&answer))
             }
@@ -159,7 +194,32 @@ impl Inbox {
                     refusal,
                 }))
             }
+            request::Message::Quiesce(quiesce) => {
+                let (vote, last) = wire::from_quiesce_request(quiesce)?;
+                speaks_for_itself(from, vote.leader_id().node_id)?;
+                Ok(quiesce::agree(seat, &vote, &last))
+            }
+            request::Message::Pulse(_) => Ok(response::Message::Pulse(response::Pulse {})),
         }
+    }
+
+    /// Whether another leader may be elected: not while one lives whose heartbeats have ended because its group has
+    /// nothing to do, and not by a node that may have promised a leader its lease before it was started again.
+    async fn may_elect(&self, candidate: NodeId, seat: &Seat) -> Result<(), Refusal> {
+        if self.signs.may_have_promised() {
+            return Err(Refusal::MayHavePromised);
+        }
+        let leader = seat.leader().filter(|leader| *leader != candidate);
+        let Some(leader) = leader.filter(|_| seat.is_quiesced()) else {
+            return Ok(());
+        };
+        if leader == seat.node() {
+            // The candidate has not heard of it: now it will.
+            seat.wake().await;
+        } else if !self.signs.lives(leader) {
+            return Ok(());
+        }
+        Err(Refusal::LeaderLives(leader))
     }
 
     /// Whether a node may say this to a group.

@@ -33,7 +33,7 @@ impl Group {
     /// The entry that left a node out, if this node leads the group and it has neither that member nor is about to lose
     /// it: then the group never asks that node for anything again that it had before.
     pub async fn left_out(&self, node: NodeId) -> Option<LogIndex> {
-        if !self.leads() {
+        if !self.confirm_lead().await {
             return None;
         }
         let members = self.raft.with_raft_state(move |state| {

@@ -9,7 +9,7 @@ use std::{
 
 use openraft::{ChangeMembers, Instant as _, ServerState, async_runtime::WatchReceiver};
 
-use super::{Group, Member, Membership};
+use super::{Group, Member, Membership, seat::WAKING};
 use crate::types::NodeId;
 
 /// How long after a quorum was heard of nobody else can lead: the least time before followers elect another.
@@ -63,25 +63,55 @@ impl Group {
     /// Whether this node leads the group and may speak for it: it has applied all that was committed before it led, and
     /// has heard of a quorum so lately that nobody else can lead.
     pub fn leads(&self) -> bool {
+        self.holds_office() && self.is_undisputed()
+    }
+
+    /// Whether this node leads the group, or led it when it was quiesced: [`Group::confirm_lead`] tells whether it still
+    /// does.
+    pub fn may_lead(&self) -> bool {
+        self.holds_office() && (self.seat.is_drowsy() || self.is_undisputed())
+    }
+
+    /// As [`Group::leads`]; a group that was quiesced is woken for it, and so it takes a round trip.
+    pub async fn confirm_lead(&self) -> bool {
+        self.seat.touch();
+        if self.leads() {
+            return true;
+        }
+        if !self.may_lead() {
+            return false;
+        }
+        self.seat.wake().await;
+        let mut data = self.raft.data_metrics();
+        let confirmed = async { while !self.leads() && data.changed().await.is_ok() {} };
+        // Safe to cancel: it only watches.
+        let _ = tokio::time::timeout(WAKING, confirmed).await;
+        self.leads()
+    }
+
+    fn holds_office(&self) -> bool {
         let server = self.raft.server_metrics();
         let server = server.borrow_watched();
         if server.state != ServerState::Leader || self.handing_over.load(Ordering::Acquire) {
             return false;
         }
-        let data = self.raft.data_metrics();
-        let data = data.borrow_watched();
         let term = server.vote.leader_id().term;
-        let has_applied = data
-            .last_applied
-            .is_some_and(|id| id.leader_id.term == term);
+        let data = self.raft.data_metrics();
+        let applied = data.borrow_watched().last_applied;
+        applied.is_some_and(|id| id.leader_id.term == term)
+    }
+
+    fn is_undisputed(&self) -> bool {
+        let server = self.raft.server_metrics();
+        let server = server.borrow_watched();
         // A leader that is being left out is not the one voter that remains.
         let voters = server.membership_config.membership().voter_ids();
-        let alone = voters.eq([server.id]);
-        let is_fresh = || {
-            let heard = data.last_quorum_acked.as_ref();
-            heard.is_some_and(|heard| heard.elapsed() < LEASE)
-        };
-        has_applied && (alone || is_fresh())
+        if voters.eq([server.id]) {
+            return true;
+        }
+        let data = self.raft.data_metrics();
+        let heard = data.borrow_watched().last_quorum_acked;
+        heard.is_some_and(|heard| heard.elapsed() < LEASE)
     }
 
     /// Waits until the leader is not, or may not be, the one `before`.
@@ -106,9 +136,39 @@ impl Group {
         all_vote && only.len() == voters.len() && voters.iter().all(|node| only.contains(node))
     }
 
+    /// Waits until this node has applied all that was committed before its leader led: what it knows is then not from
+    /// before it was stopped. Ends too when the group does.
+    pub async fn follows(&self) {
+        let (mut server, mut data) = (self.raft.server_metrics(), self.raft.data_metrics());
+        loop {
+            let (leader, term) = {
+                let server = server.borrow_watched();
+                (server.current_leader, server.vote.leader_id().term)
+            };
+            let applied = data
+                .borrow_watched()
+                .last_applied
+                .map(|id| id.leader_id.term);
+            if leader.is_some() && applied == Some(term) {
+                return;
+            }
+            // Both only watch.
+            let changed = tokio::select! {
+                changed = server.changed() => changed,
+                changed = data.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Hands leadership to the voter that has most of the log, if this node leads and there is one, and waits until it
     /// leads, at most for `patience`.
     pub async fn hand_over(&self, patience: Duration) {
+        if !self.confirm_lead().await {
+            return;
+        }
         let voters = self.members().voters;
         if let Some(next) = self.successor(&voters) {
             self.hand_over_to(next, patience).await;
@@ -150,20 +210,20 @@ impl Group {
         best.1.as_ref().map(|_| *best.0)
     }
 
-    /// The members that have answered lately, if this node leads: itself too.
+    /// The members that were heard of lately: this node too.
     pub fn present(&self) -> BTreeSet<NodeId> {
         self.heard_within(SILENCE_MAX)
     }
 
     fn heard_within(&self, time: Duration) -> BTreeSet<NodeId> {
-        let metrics = self.raft.metrics();
+        let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
-        let heartbeats = metrics.heartbeat.iter().flatten();
-        let present =
-            heartbeats.filter(|(_, last)| last.as_ref().is_some_and(|last| last.elapsed() < time));
-        let mut present: BTreeSet<NodeId> = present.map(|(node, _)| *node).collect();
-        present.insert(metrics.id);
-        present
+        let members = metrics.membership_config.membership();
+        let is_present = |node: &NodeId| {
+            *node == metrics.id || self.inbox.signs().silent_since(*node).elapsed() < time
+        };
+        let nodes = members.nodes().map(|(node, _)| *node);
+        nodes.filter(is_present).collect()
     }
 
     /// Makes one step towards these members, if this node leads: adds what is missing as learners, makes those voters
@@ -253,6 +313,9 @@ impl Group {
     }
 
     async fn change_members(&self, change: ChangeMembers<NodeId, Member>) -> io::Result<()> {
+        if !self.confirm_lead().await {
+            return Err(io::Error::other("leadership is lost"));
+        }
         if !matches!(change, ChangeMembers::SetNodes(_)) {
             // More than one member: heartbeats and elections are needed from now on, see `founding.rs`.
             self.raft.runtime_config().tick(true);

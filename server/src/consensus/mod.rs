@@ -16,10 +16,15 @@ mod log_store;
 mod machines;
 mod members;
 mod network;
+mod pulse;
+mod quiesce;
 mod retention;
+mod seat;
+mod signs;
 mod state_machine;
 #[cfg(test)]
 mod suite_tests;
+mod takeover;
 mod wire;
 
 use std::fmt;

@@ -78,6 +78,20 @@ pub(super) fn from_vote_response(
     ))
 }
 
+pub(super) fn quiesce_request(vote: &Vote, last: &LogId) -> request::QuiesceRequest {
+    request::QuiesceRequest {
+        vote: Some(stored_vote(vote)),
+        last: Some(stored_log_id(last)),
+    }
+}
+
+pub(super) fn from_quiesce_request(
+    asked: request::QuiesceRequest,
+) -> Result<(Vote, LogId), Malformed> {
+    let last = from_log_id(asked.last).ok_or(Malformed("last entry"))?;
+    Ok((vote(asked.vote)?, last))
+}
+
 pub(super) fn append_request(append: &AppendEntriesRequest<TypeConfig>) -> request::AppendRequest {
     request::AppendRequest {
         vote: Some(stored_vote(&append.vote)),

@@ -56,6 +56,8 @@ pub struct Node {
     pub rack: String,
     /// Whether it is to be emptied.
     pub draining: bool,
+    /// What it was known by when it joined; empty: it had none.
+    pub token: String,
 }
 
 /// A topic.

@@ -27,6 +27,21 @@ pub struct Announcement {
     pub rack: String,
     /// Version of its software.
     pub version: String,
+    /// How it wants to found a cluster with others, while it has none.
+    pub founding: Option<Founding>,
+}
+
+/// What nodes that found a cluster together tell each other. Of all that is heard by gossip only this decides about
+/// more than a hint, so it is made to be right however old it is when it is heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Founding {
+    /// How many found the cluster.
+    pub expect: u32,
+    /// Random number of this start of the node. Never 0.
+    pub start: u64,
+    /// The start of the node that may found as far as this one is asked, 0: none yet. It was said without a cluster, and
+    /// after that start.
+    pub consent: u64,
 }
 
 /// Why a node can not tell this of itself.
@@ -89,6 +104,11 @@ impl Announcement {
             raft_address: self.raft_address.clone(),
             rack: self.rack.clone(),
             version: self.version.clone(),
+            founding: self.founding.map(|founding| proto::Founding {
+                expect: founding.expect,
+                start: founding.start,
+                consent: founding.consent,
+            }),
             // Measured as if it were leaving, or a node could not say so when the time comes.
             leaving: true,
         };
@@ -123,6 +143,11 @@ impl Announced {
             raft_address: message.raft_address,
             rack: message.rack,
             version: message.version,
+            founding: message.founding.map(|founding| Founding {
+                expect: founding.expect,
+                start: founding.start,
+                consent: founding.consent,
+            }),
         };
         // These end up in the log and in front of people.
         if announcement.texts().iter().any(|(_, text)| !is_plain(text)) {
@@ -153,6 +178,7 @@ mod tests {
             raft_address: "10.0.0.1:8946".to_owned(),
             rack: rack.to_owned(),
             version: "0.1.0".to_owned(),
+            founding: None,
         }
     }
 
@@ -208,11 +234,14 @@ mod tests {
             texts in proptest::array::uniform5("[!-~]{0,60}"),
             node_id: u64,
             leaving: bool,
+            founding: Option<(u32, u64, u64)>,
         ) {
             let [cluster_id, client_address, raft_address, rack, version] = texts;
             let node_id = NodeId(node_id);
-            let announcement =
-                Announcement { cluster_id, node_id, client_address, raft_address, rack, version };
+            let founding = founding.map(|(expect, start, consent)| Founding { expect, start, consent });
+            let announcement = Announcement {
+                cluster_id, node_id, client_address, raft_address, rack, version, founding,
+            };
             let bytes = announcement.encode(leaving).expect("short and printable");
             prop_assert_eq!(Announced::decode(&bytes), Ok(Announced { announcement, leaving }));
         }

@@ -1,7 +1,7 @@
 //! Membership without a network, for tests: what one node says, all others know at once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -84,6 +84,10 @@ impl Membership for Fake {
 
     fn announce(&self, announcement: Announcement) -> Result<(), Error> {
         self.network.tell(&self.name, &announcement, false)
+    }
+
+    fn seek(&self, _nodes: BTreeSet<String>) {
+        // All have met already.
     }
 
     fn leave(&self) -> BoxFuture<'_, ()> {

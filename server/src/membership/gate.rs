@@ -73,15 +73,28 @@ struct State {
     own: Bytes,
     /// The cluster that this node belongs to.
     cluster: Option<String>,
-    /// The cluster that it found while it belongs to none; it must not mix two.
-    found: Option<String>,
+    /// The cluster that it found while it belongs to none, and the name of its node; it must not mix two.
+    found: Option<(String, String)>,
     names: HashSet<String>,
     logged: HashSet<(String, SocketAddr)>,
 }
 
 impl State {
     fn cluster(&self) -> Option<&str> {
-        self.cluster.as_deref().or(self.found.as_deref())
+        let found = self.found.as_ref().map(|(cluster, _)| cluster.as_str());
+        self.cluster.as_deref().or(found)
+    }
+
+    /// The node that this one found its cluster by says now that it is of another one, or of none: it has lost its
+    /// directory. Of its old cluster nothing is known any more.
+    fn lose(&mut self, name: &str, metadata: &[u8]) {
+        let is_it = |found: &(String, String)| found.1 == name;
+        if self.cluster.is_none()
+            && let Some(found) = self.found.take_if(|found| is_it(found))
+            && Announced::decode(metadata).is_ok_and(|it| it.announcement.cluster_id == found.0)
+        {
+            self.found = Some(found);
+        }
     }
 }
 
@@ -119,12 +132,13 @@ impl Gate {
     pub(super) fn admit(&self, heard: Heard<'_>) -> Result<Announced, Refusal> {
         let mut state = self.state();
         let is_me = heard.name == self.me && heard.metadata == state.own;
+        state.lose(heard.name, heard.metadata);
         let judged = Self::judge(&state, heard, is_me);
         match &judged {
             Ok(announced) if !is_me => {
                 let theirs = &announced.announcement.cluster_id;
                 if state.cluster().is_none() && !theirs.is_empty() {
-                    state.found = Some(theirs.clone());
+                    state.found = Some((theirs.clone(), heard.name.to_owned()));
                 }
                 if !state.names.contains(heard.name) {
                     state.names.insert(heard.name.to_owned());
@@ -235,6 +249,18 @@ mod tests {
         gate.admit(heard("c", &metadata("two")))
             .expect("what it belongs to counts for more than what it found");
         assert!(gate.admit(heard("b", &metadata("one"))).is_err());
+    }
+
+    #[test]
+    fn a_founder_that_lost_its_cluster_may_found_another() {
+        let gate = gate(None);
+        gate.admit(heard("a", &metadata("one"))).expect("the first");
+        gate.admit(heard("b", &metadata(""))).expect("unfounded");
+        let refused = gate.admit(heard("b", &metadata("two")));
+        assert!(refused.is_err(), "it says nothing of the first");
+        gate.admit(heard("a", &metadata(""))).expect("wiped");
+        gate.admit(heard("a", &metadata("two"))).expect("founded");
+        assert!(gate.admit(heard("c", &metadata("one"))).is_err());
     }
 
     #[test]

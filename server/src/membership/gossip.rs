@@ -1,6 +1,7 @@
 //! Gossip over the network.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     sync::{Arc, Mutex, PoisonError},
@@ -85,6 +86,9 @@ pub enum StartError {
     /// There is too much to tell.
     #[error(transparent)]
     Announcement(#[from] Error),
+    /// There is no thread for it.
+    #[error("can not start to gossip: {0}: raise the limits of this process")]
+    Thread(io::Error),
     /// Something else.
     #[error("can not gossip on {address}, as --address and --cluster-port say: {reason}")]
     Other {
@@ -104,6 +108,7 @@ pub struct Gossip {
     gate: Arc<Gate>,
     board: Board,
     wanted: watch::Sender<Bytes>,
+    known: watch::Sender<BTreeSet<String>>,
     announcement: Mutex<Announcement>,
     address: SocketAddr,
     tasks: Vec<AbortHandle>,
@@ -143,8 +148,10 @@ impl Gossip {
             conflicts: claims,
             metrics: Arc::clone(&metrics),
         };
+        let known = watch::Sender::new(BTreeSet::new());
         let seeds = Seeds::new(
             config.seeds.clone(),
+            known.subscribe(),
             vec![address, config.bind],
             members.clone(),
             board.clone(),
@@ -173,6 +180,7 @@ impl Gossip {
             gate,
             board,
             wanted,
+            known,
             announcement: Mutex::new(announcement),
             address,
             tasks,
@@ -256,6 +264,14 @@ impl Membership for Gossip {
         });
         *current = announcement;
         Ok(())
+    }
+
+    fn seek(&self, nodes: BTreeSet<String>) {
+        self.known.send_if_modified(|known| {
+            let changed = *known != nodes;
+            *known = nodes;
+            changed
+        });
     }
 
     fn leave(&self) -> BoxFuture<'_, ()> {

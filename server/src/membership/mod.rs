@@ -20,16 +20,18 @@ mod seeds;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod thread;
 mod view;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-pub use announcement::{ANNOUNCEMENT_BYTES_MAX, Announcement, Error};
+pub use announcement::{ANNOUNCEMENT_BYTES_MAX, Announcement, Error, Founding};
 pub use config::{Config, Key};
 pub use gossip::{Gossip, StartError};
+pub use thread::Thread;
 pub use view::{Liveness, Node, View};
 
 /// What the rest of a node knows of gossip.
@@ -40,6 +42,9 @@ pub trait Membership: Send + Sync {
     /// Tells the others this of this node from now on. They hear of it soon, but not more often than the
     /// configuration says; of several announcements at once they hear the last.
     fn announce(&self, announcement: Announcement) -> Result<(), Error>;
+
+    /// Meets these nodes too, each `host:port`, and goes on trying; they take the place of those that were named before.
+    fn seek(&self, nodes: BTreeSet<String>);
 
     /// Tells the others that this node leaves, and takes no part any more. Answers when they know, or after a few
     /// seconds. May be called again.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     peers::Peers,
@@ -37,6 +37,8 @@ pub(super) struct Seeds<P> {
     own: Vec<SocketAddr>,
     peers: P,
     board: Board,
+    /// Further nodes, as others know them. That one of them is not there is no news.
+    known: watch::Receiver<BTreeSet<String>>,
     /// Seeds that can not be met now, which was logged.
     failing: BTreeSet<String>,
     /// Seeds that were met, which was logged.
@@ -44,9 +46,17 @@ pub(super) struct Seeds<P> {
 }
 
 impl<P: Peers> Seeds<P> {
-    pub(super) fn new(seeds: Vec<String>, own: Vec<SocketAddr>, peers: P, board: Board) -> Self {
+    /// Where this node itself is reached, `own`, there is nobody to meet.
+    pub(super) fn new(
+        seeds: Vec<String>,
+        known: watch::Receiver<BTreeSet<String>>,
+        own: Vec<SocketAddr>,
+        peers: P,
+        board: Board,
+    ) -> Self {
         Self {
             seeds,
+            known,
             own,
             peers,
             board,
@@ -61,6 +71,7 @@ impl<P: Peers> Seeds<P> {
         let mut sought = Instant::now();
         loop {
             let all_met = self.meet_all().await;
+            self.meet_known().await;
             // A seed that is gone for good must not keep this from being done.
             if sought.elapsed() >= RECHECK {
                 self.seek_dead().await;
@@ -74,18 +85,35 @@ impl<P: Peers> Seeds<P> {
                 retry = (retry * 2).min(RETRY_MAX);
                 wait
             };
-            tokio::time::sleep(wait).await;
+            // Nothing is lost with the one that is dropped.
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                Ok(()) = self.known.changed() => {}
+            }
         }
+    }
+
+    /// Meets the further nodes that are not members.
+    async fn meet_known(&mut self) {
+        let known = self.known.borrow_and_update().clone();
+        let online = self.online();
+        for node in &known {
+            if let Err(reason) = self.meet(node, &online).await {
+                tracing::debug!(node, reason, "a node of the cluster is not there");
+            }
+        }
+    }
+
+    fn online(&self) -> BTreeMap<SocketAddr, String> {
+        let view = self.board.view();
+        view.alive()
+            .map(|node| (node.address, node.name.clone()))
+            .collect()
     }
 
     /// Meets the seeds that are not members. Answers whether all are.
     async fn meet_all(&mut self) -> bool {
-        let online: BTreeMap<SocketAddr, String> = {
-            let view = self.board.view();
-            view.alive()
-                .map(|node| (node.address, node.name.clone()))
-                .collect()
-        };
+        let online = self.online();
         for seed in self.seeds.clone() {
             match self.meet(&seed, &online).await {
                 Ok(()) => {

@@ -7,7 +7,7 @@ use kelda_proto::internal::v1::{
     catalog_command::{Command, FoundCluster, RegisterNode},
 };
 
-use super::StartError;
+use super::{StartError, bootstrap::Bootstrap, gossip::Gossip};
 use crate::{
     config::Config,
     consensus::{CatalogGroup, ChangeError},
@@ -89,29 +89,34 @@ pub(super) async fn find(
     config: &Config,
     marker: Option<Marker>,
     this: &RegisterNode,
+    gossip: &Gossip,
 ) -> Result<Identity, StartError> {
     if let Some(marker) = marker {
+        // One that died before it could, or its token would stand for the id longer than the data.
+        storage::delete_token(&config.data_dir)?;
         return Ok(Identity {
             cluster_id: marker.cluster_id,
             node: marker.node_id,
         });
     }
-    let identity = if config.seeds.is_empty() {
-        Identity {
-            cluster_id: match &config.cluster_id {
-                // A founder that lost its disk must not found its cluster a second time.
-                Some(id) if config.cluster_port != 0 => {
-                    return Err(StartError::Refused(format!(
-                        "the data directory is not of cluster {id}: add --seeds to join it, or leave out --cluster-id to found a new one"
-                    )));
-                }
-                Some(id) => id.clone(),
-                None => new_cluster_id()?,
-            },
-            node: FOUNDER,
+    let identity = match gossip.parts() {
+        // A cluster with an id was founded before.
+        Some((membership, announcement))
+            if config.bootstrap_expect > 0 && config.cluster_id.is_none() =>
+        {
+            let bootstrap = Bootstrap {
+                name: &config.node_id,
+                membership,
+                announcement: announcement.clone(),
+                request: join_request(config, this)?,
+            };
+            match bootstrap.run().await? {
+                Some(joined) => joined,
+                None => found(config)?,
+            }
         }
-    } else {
-        join(config, this).await?
+        _ if config.seeds.is_empty() => found(config)?,
+        _ => join(config, this).await?,
     };
     if !config.ephemeral {
         // Before the first word in the cluster: a node that forgot its id would come back as another one.
@@ -122,13 +127,43 @@ pub(super) async fn find(
             node_name: config.node_id.clone(),
         };
         storage::write_marker(&config.data_dir, &marker)?;
+        storage::delete_token(&config.data_dir)?;
     }
     Ok(identity)
 }
 
-/// Asks the seeds in turn until one of them has taken this node in, or refuses it for good.
-async fn join(config: &Config, this: &RegisterNode) -> Result<Identity, StartError> {
-    let request = JoinRequest {
+/// A new cluster, of which this is the first node.
+fn found(config: &Config) -> Result<Identity, StartError> {
+    let cluster_id = match &config.cluster_id {
+        // A founder that lost its disk must not found its cluster a second time.
+        Some(id) if config.cluster_port != 0 => {
+            return Err(StartError::Refused(format!(
+                "the data directory is not of cluster {id}: add --seeds to join it, or leave out --cluster-id to found a new one"
+            )));
+        }
+        Some(id) => id.clone(),
+        None => random_id()?,
+    };
+    let node = FOUNDER;
+    tracing::info!(cluster = cluster_id, "founding a cluster");
+    Ok(Identity { cluster_id, node })
+}
+
+/// How this node asks to be let in: with a token that it has written down, so that it is the same one if it asks again.
+fn join_request(config: &Config, this: &RegisterNode) -> Result<JoinRequest, StartError> {
+    let written = if config.ephemeral {
+        None
+    } else {
+        storage::read_token(&config.data_dir)?
+    };
+    let token = match written {
+        Some(token) => token,
+        None => random_id()?,
+    };
+    if !config.ephemeral {
+        storage::write_token(&config.data_dir, &token)?;
+    }
+    Ok(JoinRequest {
         cluster_id: config.cluster_id.clone().unwrap_or_default(),
         node: Some(CatalogNode {
             id: 0,
@@ -138,14 +173,20 @@ async fn join(config: &Config, this: &RegisterNode) -> Result<Identity, StartErr
             raft_address: this.raft_address.clone(),
             rack: this.rack.clone(),
             draining: false,
+            token,
         }),
-    };
+    })
+}
+
+/// Asks the seeds in turn until one of them has taken this node in, or refuses it for good.
+async fn join(config: &Config, this: &RegisterNode) -> Result<Identity, StartError> {
+    let request = join_request(config, this)?;
     let mut pause = ASK_AGAIN_MIN;
     let mut said = String::new();
     loop {
         let mut reasons = Vec::new();
         for seed in &config.seeds {
-            match ask(seed, &request).await {
+            match ask_seed(seed, &request).await {
                 Ok(JoinResponse {
                     cluster_id,
                     node_id: node_id @ 1..,
@@ -172,9 +213,14 @@ async fn join(config: &Config, this: &RegisterNode) -> Result<Identity, StartErr
     }
 }
 
-async fn ask(seed: &str, request: &JoinRequest) -> Result<JoinResponse, String> {
+async fn ask_seed(seed: &str, request: &JoinRequest) -> Result<JoinResponse, String> {
     let address = crate::config::raft_address(seed).ok_or_else(|| "is not host:port".to_owned())?;
-    let mut client = peers::stranger(&address)?;
+    ask(&address, request).await
+}
+
+/// Asks the node that other nodes reach at this address to let this one in.
+pub(super) async fn ask(raft_address: &str, request: &JoinRequest) -> Result<JoinResponse, String> {
+    let mut client = peers::stranger(raft_address)?;
     match tokio::time::timeout(SEED_TIMEOUT, client.join(request.clone())).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => Err(status.message().to_owned()),
@@ -260,8 +306,8 @@ async fn change(catalog: &CatalogGroup, command: Command) -> Result<(), StartErr
     }
 }
 
-/// A random id, so that two clusters are never taken for one.
-fn new_cluster_id() -> Result<String, StartError> {
+/// A random id, so that two clusters, or two nodes that join, are never taken for one.
+fn random_id() -> Result<String, StartError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| failed(&error))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

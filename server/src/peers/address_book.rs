@@ -28,6 +28,13 @@ impl AddressBook {
         self.0.get(&node).map(|entry| entry.raft.as_str())
     }
 
+    /// Where other nodes reach each of them.
+    pub fn raft_addresses(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        self.0
+            .iter()
+            .map(|(node, entry)| (*node, entry.raft.as_str()))
+    }
+
     /// Where clients reach a node.
     pub fn client_address(&self, node: NodeId) -> Option<&str> {
         let entry = self.0.get(&node)?;

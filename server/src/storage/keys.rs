@@ -105,6 +105,8 @@ impl Pending {
 pub(super) const FORMAT_KEY: &[u8] = b"version";
 /// Key of the most bytes that the rows occupy in [`Table::Format`], a big-endian u64.
 pub(super) const OCCUPIED_KEY: &[u8] = b"occupied";
+/// Key of the census of [`Table::Meta`] and [`Table::Pending`] in [`Table::Format`].
+pub(super) const CENSUS_KEY: &[u8] = b"census";
 
 /// Bytes of a key of [`Table::Chunks`], the longest of fixed length.
 pub(super) const CHUNK_KEY_BYTES: usize = 18;

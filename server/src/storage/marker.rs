@@ -79,20 +79,27 @@ pub fn write_marker(dir: &Path, marker: &Marker) -> Result<(), OpenError> {
         node_name: marker.node_name.clone(),
     };
     let path = dir.join(MARKER_FILE);
-    let temporary = dir.join(MARKER_TEMPORARY);
     let write = || {
         let mut text = serde_json::to_vec_pretty(&stored)?;
         text.push(b'\n');
-        let mut file = File::create(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        File::open(dir)?.sync_all()
+        write_whole(dir, MARKER_FILE, MARKER_TEMPORARY, &text)
     };
-    write().map_err(|source| OpenError::Io {
-        path: path.clone(),
-        source,
-    })
+    write().map_err(|source| OpenError::Io { path, source })
+}
+
+/// Writes a file of the directory, all of it or nothing, durably.
+pub(super) fn write_whole(
+    dir: &Path,
+    name: &str,
+    temporary: &str,
+    content: &[u8],
+) -> io::Result<()> {
+    let temporary = dir.join(temporary);
+    let mut file = File::create(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, dir.join(name))?;
+    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

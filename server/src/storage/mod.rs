@@ -18,6 +18,7 @@ mod rows;
 mod store;
 mod sweep;
 mod tail;
+mod token;
 mod types;
 mod writer;
 
@@ -28,6 +29,7 @@ pub use error::{Error, OpenError};
 pub use group::GroupStore;
 pub use marker::{Marker, read_marker, write_marker};
 pub use store::Storage;
+pub use token::{delete_token, read_token, write_token};
 pub use types::{
     Applied, BatchRead, CommitReport, Config, Done, Entry, EntryHead, EntryId, EntryKind,
     GroupState, Hooks, Part, Search, Status,

@@ -12,6 +12,7 @@ use super::backend::redb::{Redb, guarded};
 use super::backend::{self, Backend};
 use super::keys::{FORMAT_KEY, OCCUPIED_KEY, Table};
 use super::marker::{MARKER_FILE, MARKER_TEMPORARY, read_marker};
+use super::token::{TOKEN_FILE, TOKEN_TEMPORARY};
 use super::types::{Config, Status};
 use super::{Error, FORMAT_VERSION, OpenError};
 
@@ -22,12 +23,14 @@ const DATABASE_TEMPORARY: &str = "kelda.redb.new";
 /// Locked by the process that works here. redb locks its file too, but only once there is one.
 const LOCK_FILE: &str = "kelda.lock";
 /// What a data directory may hold before it is ours: file systems put the last one there.
-const OWN_FILES: [&str; 6] = [
+const OWN_FILES: [&str; 8] = [
     DATABASE_FILE,
     DATABASE_TEMPORARY,
     LOCK_FILE,
     MARKER_FILE,
     MARKER_TEMPORARY,
+    TOKEN_FILE,
+    TOKEN_TEMPORARY,
     "lost+found",
 ];
 /// First bytes of every redb file.
@@ -271,6 +274,7 @@ fn prepare(path: &Path, backend: &Redb) -> Result<(), OpenError> {
     });
     read.map_err(failed)?;
     backend.resume_account(occupied);
+    backend.resume_census().map_err(failed)?;
     let version = found.and_then(|value| value.try_into().ok());
     match version.map(u32::from_be_bytes) {
         Some(FORMAT_VERSION) => Ok(()),

@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
 };
 
 use kelda_proto::v1::{
@@ -17,6 +18,9 @@ use crate::support::wait::eventually;
 
 /// Lines of a log that a failed test shows.
 const LOG_LINES: usize = 40;
+
+/// How long a node may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// How a node is started.
 #[derive(Clone, Debug)]
@@ -143,6 +147,15 @@ impl Node {
         self.child = Some(command.spawn().expect("the binary starts"));
     }
 
+    /// The names of its threads.
+    pub(crate) fn threads(&self) -> Vec<String> {
+        let child = self.child.as_ref().expect("it runs");
+        let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("it runs");
+        let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
+        let names = tasks.filter_map(|task| name(task.ok()?));
+        names.map(|name| name.trim_end().to_owned()).collect()
+    }
+
     /// Whether it runs; a node that ended by itself fails the test.
     pub(crate) fn runs(&mut self) -> bool {
         let Some(child) = &mut self.child else {
@@ -160,7 +173,10 @@ impl Node {
         let name = format!("{} is ready", self.options.name);
         let status = async |runs: bool| {
             assert!(runs, "only what runs gets ready");
-            let answer = service.clone().get_status(GetStatusRequest {}).await;
+            let mut service = service.clone();
+            let answer = service.get_status(GetStatusRequest {});
+            // One that has its port but no cluster yet does not answer.
+            let answer = tokio::time::timeout(ANSWER, answer).await.ok()?;
             let status = answer.ok()?.into_inner();
             let known = usize::try_from(status.node_count).ok()?;
             (status.ready && known == nodes).then_some(status)
@@ -177,7 +193,12 @@ impl Node {
     /// Stops it in order, and returns how it ended.
     pub(crate) async fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
-        let mut child = self.child.take().expect("it has taken the signal");
+        self.ended().await
+    }
+
+    /// Waits until it ends by itself, and returns how.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it was started");
         let name = format!("{} stops", self.options.name);
         let look = || std::future::ready(child.try_wait().expect("it is ours"));
         eventually(&name, look).await

@@ -49,6 +49,13 @@ pub(super) struct Flags {
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     seeds: Vec<String>,
+    /// Found the cluster together with the seeds, N nodes in all, once all of them are there
+    ///
+    /// All of them are given the same N, and either the other nodes or all nodes as --seeds. Means nothing to a node that
+    /// has a cluster. Without it, seeds must have one.
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bootstrap_expect: Option<usize>,
     /// Where the node stands: replicas of a partition go to different racks
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +87,50 @@ pub(super) struct Flags {
     #[command(flatten)]
     #[serde(flatten)]
     limits: Limits,
+    #[command(flatten)]
+    #[serde(flatten)]
+    gossip: Gossip,
+}
+
+/// Flags of what nodes tell each other of themselves.
+#[derive(Debug, Default, Args, Serialize)]
+#[command(next_help_heading = "Gossip")]
+struct Gossip {
+    /// How often news of nodes are passed on, if there are any [default: 2s]
+    #[arg(long = "gossip-interval", value_name = "DURATION", value_parser = milliseconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gossip_interval_ms: Option<u64>,
+    /// To how many nodes they are passed on each time [default: 3]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gossip_nodes: Option<usize>,
+    /// How often all is compared with some other node [default: 30s]
+    #[arg(long = "gossip-push-pull-interval", value_name = "DURATION", value_parser = milliseconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gossip_push_pull_interval_ms: Option<u64>,
+    /// How often some other node is asked for a sign of life [default: 5s]
+    #[arg(long = "gossip-probe-interval", value_name = "DURATION", value_parser = milliseconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gossip_probe_interval_ms: Option<u64>,
+    /// How long to wait for that sign before others are asked to look too [default: 1s]
+    #[arg(long = "gossip-probe-timeout", value_name = "DURATION", value_parser = milliseconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gossip_probe_timeout_ms: Option<u64>,
+    /// Largest UDP packet [default: 1400]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gossip_packet_bytes: Option<u64>,
+    /// How often at most a node tells something new of itself [default: 5s]
+    #[arg(long = "gossip-metadata-interval", value_name = "DURATION", value_parser = milliseconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gossip_metadata_interval_ms: Option<u64>,
+    /// File with the keys of gossip, one a line, 32 bytes as base64 or hex; the first encrypts, all decrypt
+    ///
+    /// To change the key of a running cluster, restart its nodes in turn three times: with the new one last, with the
+    /// new one first, without the old one.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gossip_key_file: Option<PathBuf>,
 }
 
 /// Flags that few need.
@@ -188,7 +239,7 @@ mod tests {
             .collect()
     }
 
-    const ALL: [&str; 46] = [
+    const ALL: [&str; 64] = [
         "kelda",
         "--node-id",
         "n2",
@@ -200,6 +251,8 @@ mod tests {
         "7947",
         "--seeds",
         "a:1,b:2",
+        "--bootstrap-expect",
+        "3",
         "--rack",
         "r",
         "--data-dir",
@@ -235,6 +288,22 @@ mod tests {
         "--streams-max",
         "9",
         "--drain-timeout=1m",
+        "--gossip-interval",
+        "200ms",
+        "--gossip-nodes",
+        "4",
+        "--gossip-push-pull-interval",
+        "10s",
+        "--gossip-probe-interval",
+        "2s",
+        "--gossip-probe-timeout",
+        "1500ms",
+        "--gossip-packet-bytes",
+        "1200",
+        "--gossip-metadata-interval",
+        "1s",
+        "--gossip-key-file",
+        "keys",
     ];
 
     #[test]

@@ -15,9 +15,11 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        run(self.flags.load(&Config::of_cluster())?, |node| {
-            // Without a reader the node serves all the same.
-            let _ = write_stdout(format!("ready {}\n", node.address()).as_bytes());
+        run(vec![self.flags.load(&Config::of_cluster())?], |nodes| {
+            for node in nodes {
+                // Without a reader the node serves all the same.
+                let _ = write_stdout(format!("ready {}\n", node.address()).as_bytes());
+            }
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::types::NodeId;
 impl Catalog {
     pub(super) fn register(&mut self, register: &RegisterNode) -> Result<Change, Rejection> {
         let known = match register.id {
-            0 => None,
+            0 => self.joined_with(&register.token),
             id => Some(self.nodes.get(&NodeId(id)).ok_or(Rejection::UnknownNode)?),
         };
         let id = known.map_or(NodeId(self.next_node_id), |known| known.id);
@@ -21,9 +21,11 @@ impl Catalog {
             rack: register.rack.clone(),
             // A node that restarts in the middle of it is still to be emptied.
             draining: known.is_some_and(|known| known.draining),
+            token: known.map_or_else(|| register.token.clone(), |known| known.token.clone()),
         };
         match known {
-            Some(known) if *known == node => return Ok(Change::Unchanged),
+            // Who joins is told its id, also if it asks once more.
+            Some(known) if *known == node && register.id != 0 => return Ok(Change::Unchanged),
             Some(_) => {}
             None => {
                 limited(self.nodes.len() + 1, NODES_MAX)?;
@@ -32,6 +34,12 @@ impl Catalog {
         }
         self.nodes.insert(id, node);
         Ok(Change::NodeRegistered { id })
+    }
+
+    /// The node that joined with this token: it asks again if it died before it had written its id down.
+    fn joined_with(&self, token: &str) -> Option<&Node> {
+        let mut nodes = self.nodes.values().filter(|_| !token.is_empty());
+        nodes.find(|node| node.token == token)
     }
 
     pub(super) fn drain(&mut self, drain: &DrainNode) -> Result<Change, Rejection> {

@@ -77,6 +77,7 @@ impl Catalog {
             raft_address: stored.raft_address,
             rack: stored.rack,
             draining: stored.draining,
+            token: stored.token,
         };
         let before = self.nodes.insert(id, node);
         ensure(before.is_none(), "two nodes with the same id")
@@ -149,6 +150,7 @@ fn stored_node(node: &Node) -> CatalogNode {
         raft_address: node.raft_address.clone(),
         rack: node.rack.clone(),
         draining: node.draining,
+        token: node.token.clone(),
     }
 }
 

@@ -24,6 +24,7 @@ fn register(id: u64, address: &str) -> Command {
         version: "1".to_owned(),
         raft_address: format!("raft of {address}"),
         rack: String::new(),
+        token: String::new(),
     })
 }
 
@@ -349,4 +350,33 @@ fn damaged_state_is_refused() {
         let restored = Catalog::restore(state);
         assert!(restored.is_err(), "damage {number}: {restored:?}");
     }
+}
+
+#[test]
+fn a_node_that_joins_again_with_its_token_keeps_its_id() {
+    let with = |id, token: &str, address: &str| {
+        Command::RegisterNode(RegisterNode {
+            id,
+            token: token.to_owned(),
+            raft_address: address.to_owned(),
+            ..RegisterNode::default()
+        })
+    };
+    let mut catalog = Catalog::new();
+    let registered = |id| Ok(Change::NodeRegistered { id: NodeId(id) });
+    assert_eq!(apply(&mut catalog, with(0, "a", "host:1")), registered(1));
+    assert_eq!(apply(&mut catalog, with(0, "b", "host:2")), registered(2));
+    for address in ["host:2", "host:3"] {
+        assert_eq!(apply(&mut catalog, with(0, "b", address)), registered(2));
+    }
+    let node = catalog.node(NodeId(2)).expect("registered");
+    assert_eq!(node.raft_address, "host:3");
+    // What a node says of itself later has no token, and does not take it away.
+    assert_eq!(apply(&mut catalog, with(2, "", "host:4")), registered(2));
+    assert_eq!(apply(&mut catalog, with(0, "b", "host:4")), registered(2));
+    // Without a token everybody is new.
+    assert_eq!(apply(&mut catalog, with(0, "", "host:4")), registered(3));
+    assert_eq!(apply(&mut catalog, with(0, "", "host:4")), registered(4));
+    let restored = Catalog::restore(catalog.state()).expect("consistent");
+    assert_eq!(restored, catalog);
 }

@@ -2,6 +2,7 @@
 //!
 //! [`redb`] is the one that serves; [`memory`] shows in tests that the rooms above lean on nothing else.
 
+mod census;
 #[cfg(test)]
 pub(super) mod memory;
 mod occupied;

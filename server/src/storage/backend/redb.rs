@@ -5,7 +5,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::{
     CommitError, Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase,
@@ -13,10 +13,11 @@ use redb::{
     WriteTransaction,
 };
 
+use super::census::Census;
 use super::occupied::Account;
 use super::{Backend, Order, Read, Visit, Write};
 use crate::storage::Error;
-use crate::storage::keys::{OCCUPIED_KEY, Table};
+use crate::storage::keys::{CENSUS_KEY, OCCUPIED_KEY, Table};
 
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -30,6 +31,8 @@ pub(in crate::storage) struct Redb {
     database: RwLock<Option<Database>>,
     /// See [`Backend::occupied_bytes`]. A row of its own keeps it, too.
     occupied: AtomicU64,
+    /// As the row of its own has it.
+    census: Mutex<Census>,
 }
 
 impl Redb {
@@ -37,7 +40,19 @@ impl Redb {
         Redb {
             database: RwLock::new(Some(database)),
             occupied: AtomicU64::new(0),
+            census: Mutex::default(),
         }
+    }
+
+    /// Checks the rows that say which groups there are against the row that counts them.
+    pub(in crate::storage) fn resume_census(&self) -> Result<(), Error> {
+        self.read(&mut |view| {
+            let found = Census::take(view)?;
+            let row = super::get(view, Table::Format, CENSUS_KEY)?;
+            found.check(row.as_deref())?;
+            *self.census.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            Ok(())
+        })
     }
 
     /// Takes up the account of an existing database from the row that kept it. Without one nothing counts as free.
@@ -117,17 +132,21 @@ impl Backend for Redb {
                 .map_err(|error| Error::damaged(&error))?;
             // Opens in milliseconds after a crash, instead of walking the whole file.
             transaction.set_quick_repair(true);
-            let mut changes = Changes::new(&transaction);
+            let census = *self.census.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut changes = Changes::new(&transaction, census);
             work(&mut changes)?;
             let before = self.occupied.load(Ordering::Relaxed);
             let occupied = changes.account.after(before);
             changes.put(Table::Format, OCCUPIED_KEY, &[&occupied.to_be_bytes()])?;
+            let census = changes.census;
+            changes.put(Table::Format, CENSUS_KEY, &[&census.encode()])?;
             drop(changes);
             transaction.commit().map_err(|error| match error {
                 CommitError::Storage(error) => storage_error(error),
                 other => Error::damaged(&other),
             })?;
             self.occupied.store(occupied, Ordering::Relaxed);
+            *self.census.lock().unwrap_or_else(PoisonError::into_inner) = census;
             Ok(())
         })
     }
@@ -187,18 +206,20 @@ struct Changes<'t> {
     /// hands it out; joining in memory that stays in the processor's cache is cheaper.
     joined: Vec<u8>,
     account: Account,
+    census: Census,
 }
 
 /// Memory kept for the next value of several pieces.
 const JOINED_BYTES_KEPT: usize = 512 << 10;
 
 impl<'t> Changes<'t> {
-    fn new(transaction: &'t WriteTransaction) -> Changes<'t> {
+    fn new(transaction: &'t WriteTransaction, census: Census) -> Changes<'t> {
         Changes {
             transaction,
             tables: RefCell::default(),
             joined: Vec::new(),
             account: Account::default(),
+            census,
         }
     }
 
@@ -251,15 +272,17 @@ impl Write for Changes<'_> {
                 joined.as_slice()
             }
         };
-        let mut account = self.account;
+        let (mut account, mut census) = (self.account, self.census);
         account.add(key, value);
+        census.add(table, key, value);
         self.with(table, |open| {
             if let Some(old) = open.insert(key, value).map_err(storage_error)? {
                 account.remove(key, old.value());
+                census.remove(table, key, old.value());
             }
             Ok(())
         })?;
-        self.account = account;
+        (self.account, self.census) = (account, census);
         if joined.capacity() <= JOINED_BYTES_KEPT {
             self.joined = joined;
         }
@@ -267,14 +290,15 @@ impl Write for Changes<'_> {
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<(), Error> {
-        let mut account = self.account;
+        let (mut account, mut census) = (self.account, self.census);
         self.with(table, |open| {
             if let Some(old) = open.remove(key).map_err(storage_error)? {
                 account.remove(key, old.value());
+                census.remove(table, key, old.value());
             }
             Ok(())
         })?;
-        self.account = account;
+        (self.account, self.census) = (account, census);
         Ok(())
     }
 
@@ -282,15 +306,16 @@ impl Write for Changes<'_> {
         if from >= to {
             return Ok(());
         }
-        let mut account = self.account;
+        let (mut account, mut census) = (self.account, self.census);
         self.with(table, |open| {
             let mut delete = |key: &[u8], value: &[u8]| {
                 account.remove(key, value);
+                census.remove(table, key, value);
                 false
             };
             open.retain_in(from..to, &mut delete).map_err(storage_error)
         })?;
-        self.account = account;
+        (self.account, self.census) = (account, census);
         Ok(())
     }
 }

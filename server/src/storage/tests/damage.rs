@@ -149,6 +149,28 @@ async fn an_intact_copy_passes_the_check() {
     observe(&storage.group(GroupId(1))).await.unwrap();
 }
 
+/// Without the census such a group looked as if it had never been there, and its log began anew.
+#[tokio::test]
+async fn rows_that_turn_up_under_another_group_are_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    make(dir.path()).await;
+    let path = dir.path().join("kelda.redb");
+    let image = fs::read(&path).unwrap();
+    let mut moved = 0;
+    for kind in 1..=6 {
+        let key = [0, 0, 0, 0, 0, 0, 0, 2, kind];
+        let places = image.windows(key.len()).enumerate();
+        for (at, _) in places.filter(|(_, bytes)| *bytes == key) {
+            let mut image = image.clone();
+            // Group 514.
+            image[at + 6] = 2;
+            fs::write(&path, &image).unwrap();
+            moved += usize::from(noticed(dir.path()).await);
+        }
+    }
+    assert!(moved >= 6, "only {moved} rows");
+}
+
 #[tokio::test]
 async fn cut_files_are_refused_or_give_errors() {
     let dir = tempfile::tempdir().unwrap();

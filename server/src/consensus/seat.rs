@@ -1,0 +1,126 @@
+//! A group's seat on this node: whether it is awake, with heartbeats and elections by timeout, or quiesced.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use openraft::{ServerState, async_runtime::WatchReceiver};
+use tokio::time::Instant;
+
+use super::{Raft, leaving};
+use crate::types::{GroupId, LogIndex, NodeId};
+
+/// How long a group that was woken may take to hear of a quorum again.
+pub(super) const WAKING: Duration = Duration::from_secs(1);
+
+/// A group on this node.
+pub(super) struct Seat {
+    pub(super) id: GroupId,
+    pub(super) raft: Raft,
+    /// The entry that once left this node out of the group.
+    left: Option<LogIndex>,
+    quiesced: AtomicBool,
+    /// Counts what was done, so that whoever quiesces notices what came meanwhile.
+    activity: AtomicU64,
+    /// What `activity` was at the last look, and how many looks ago it changed.
+    seen: AtomicU64,
+    quiet_looks: AtomicU64,
+    opened: Instant,
+    /// Milliseconds from `opened` to when it was woken last.
+    woken_ms: AtomicU64,
+}
+
+impl Seat {
+    pub(super) fn new(id: GroupId, raft: Raft, left: Option<LogIndex>) -> Self {
+        Self {
+            id,
+            raft,
+            left,
+            quiesced: AtomicBool::new(false),
+            activity: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
+            quiet_looks: AtomicU64::new(0),
+            opened: Instant::now(),
+            woken_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// The leader, as far as this node knows.
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        self.raft.server_metrics().borrow_watched().current_leader
+    }
+
+    /// This node.
+    pub(super) fn node(&self) -> NodeId {
+        *self.raft.node_id()
+    }
+
+    /// Whether this node may take part in elections: see `leaving.rs`.
+    pub(super) fn has_come_back(&self) -> bool {
+        leaving::has_come_back(&self.raft, self.left)
+    }
+
+    pub(super) fn is_quiesced(&self) -> bool {
+        self.quiesced.load(Ordering::SeqCst)
+    }
+
+    /// Whether it sleeps, or was woken so lately that it may not have heard of a quorum yet.
+    pub(super) fn is_drowsy(&self) -> bool {
+        let woken = Duration::from_millis(self.woken_ms.load(Ordering::Relaxed));
+        self.is_quiesced() || self.opened.elapsed() < woken + WAKING
+    }
+
+    /// Something was asked of the group: it is not to be quiesced soon.
+    pub(super) fn touch(&self) {
+        self.activity.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn activity(&self) -> u64 {
+        self.activity.load(Ordering::SeqCst)
+    }
+
+    /// Takes a look; for how many of them nothing was asked.
+    pub(super) fn quiet_looks(&self) -> u64 {
+        let now = self.activity();
+        if self.seen.swap(now, Ordering::Relaxed) != now {
+            self.quiet_looks.store(0, Ordering::Relaxed);
+            return 0;
+        }
+        self.quiet_looks.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Heartbeats and elections by timeout end, unless something was asked since `activity`. Whether they did.
+    pub(super) fn quiesce(&self, activity: u64) -> bool {
+        if self.activity() != activity {
+            return false;
+        }
+        self.quiesced.store(true, Ordering::SeqCst);
+        self.raft.runtime_config().tick(false);
+        if self.activity() == activity {
+            return true;
+        }
+        // Whoever asked may have looked before it slept.
+        self.rouse();
+        false
+    }
+
+    /// Heartbeats and elections by timeout go on. A leader hears of its quorum again.
+    pub(super) async fn wake(&self) {
+        let leads = self.raft.server_metrics().borrow_watched().state == ServerState::Leader;
+        if self.rouse() && leads {
+            // It fails only with the group, which says so to whoever asks it next.
+            let _ = self.raft.trigger().heartbeat().await;
+        }
+    }
+
+    fn rouse(&self) -> bool {
+        let slept = self.quiesced.swap(false, Ordering::SeqCst);
+        if slept {
+            let now = self.opened.elapsed().as_millis();
+            self.woken_ms
+                .store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+            self.quiet_looks.store(0, Ordering::Relaxed);
+            self.raft.runtime_config().tick(true);
+        }
+        slept
+    }
+}
