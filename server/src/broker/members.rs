@@ -2,7 +2,7 @@
 //! partition's group the replicas that the catalog says.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -25,6 +25,8 @@ const MAY_LEAD: Duration = Duration::from_secs(1);
 const STEPS_AT_ONCE: usize = 64;
 /// How long a new leader replaces no voter.
 const GRACE: Duration = Duration::from_secs(60);
+/// How long a node that was removed still gets the catalog, so that it hears of that.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How often to look where nothing has changed: nodes may have gone silent.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -33,13 +35,17 @@ pub(super) async fn keep_catalog(catalog: CatalogGroup) {
     let mut view = catalog.watch();
     let group = catalog.group();
     let mut leading_since = None;
+    let mut leaving = HashMap::new();
     loop {
         let wanted = view.borrow_and_update().clone();
         let leader = group.leader();
         let mut pause = LOOK_AGAIN;
         if group.may_lead() {
             let since: &mut Instant = leading_since.get_or_insert_with(Instant::now);
-            let members = catalog_members(&wanted, group, since.elapsed() > GRACE);
+            let mut members = catalog_members(&wanted, group, since.elapsed() > GRACE);
+            if say_farewell(&mut members, group, &mut leaving) {
+                pause = NEXT_STEP;
+            }
             if !settle(group, &members).await {
                 pause = NEXT_STEP;
             }
@@ -181,6 +187,29 @@ fn catalog_members(catalog: &CatalogView, group: &Group, replace_silent: bool) -
             .collect(),
         ..choose(&nodes, &group.members().voters, &present)
     }
+}
+
+/// Keeps nodes that were just removed as learners for a while; whether there are any. `leaving` has since when.
+fn say_farewell(
+    members: &mut Members,
+    group: &Group,
+    leaving: &mut HashMap<NodeId, Instant>,
+) -> bool {
+    let now = group.members();
+    let all = now.voters.iter().chain(&now.learners).copied();
+    let removed =
+        all.filter(|node| !members.voters.contains(node) && !members.learners.contains(node));
+    let removed: BTreeSet<NodeId> = removed.collect();
+    leaving.retain(|node, _| removed.contains(node));
+    for node in &removed {
+        leaving.entry(*node).or_insert_with(Instant::now);
+    }
+    let kept = leaving
+        .iter()
+        .filter(|(_, since)| since.elapsed() < FAREWELL);
+    let kept: Vec<NodeId> = kept.map(|(node, _)| *node).collect();
+    members.learners.extend(&kept);
+    !kept.is_empty()
 }
 
 fn choose(
