@@ -64,6 +64,10 @@ pub struct Config {
     pub connection_receive_bytes: usize,
     /// How often old records are looked for, in milliseconds.
     pub retention_interval_ms: u64,
+    /// How often the node that leads the catalog looks whether partitions and leaders are evenly spread, in milliseconds.
+    pub rebalance_interval_ms: u64,
+    /// How often nodes report their load to it, in milliseconds.
+    pub load_report_interval_ms: u64,
     /// Connections at most.
     pub connections_max: usize,
     /// Unary calls at a time at most.
@@ -115,6 +119,8 @@ impl Default for Config {
             receive_bytes: receive.node_bytes_max,
             connection_receive_bytes: receive.connection_bytes_max,
             retention_interval_ms: 30_000,
+            rebalance_interval_ms: 30_000,
+            load_report_interval_ms: 60_000,
             connections_max: 10_000,
             calls_max: shed.calls_max,
             streams_max: shed.streams_max,
@@ -230,6 +236,14 @@ impl Config {
             self.retention_interval_ms > 0,
             "--retention-interval-ms must not be 0",
         );
+        require(
+            self.rebalance_interval_ms > 0,
+            "--rebalance-interval must not be 0",
+        );
+        require(
+            self.load_report_interval_ms > 0,
+            "--load-report-interval must not be 0",
+        );
         require(self.connections_max > 0, "--connections-max must not be 0");
         require(self.calls_max > 0, "--calls-max must not be 0");
         require(self.streams_max > 0, "--streams-max must not be 0");
@@ -256,6 +270,8 @@ impl Config {
         broker::Config {
             in_flight_bytes_max: self.in_flight_bytes,
             retention_interval: Duration::from_millis(self.retention_interval_ms),
+            rebalance_interval: Duration::from_millis(self.rebalance_interval_ms),
+            load_report_interval: Duration::from_millis(self.load_report_interval_ms),
         }
     }
 
@@ -294,7 +310,7 @@ pub fn raft_address(seed: &str) -> Option<String> {
     (!host.is_empty()).then(|| format!("{host}:{port}"))
 }
 
-const FIELDS: [&str; 24] = [
+const FIELDS: [&str; 26] = [
     "node_id",
     "address",
     "port",
@@ -315,6 +331,8 @@ const FIELDS: [&str; 24] = [
     "receive_bytes",
     "connection_receive_bytes",
     "retention_interval_ms",
+    "rebalance_interval_ms",
+    "load_report_interval_ms",
     "connections_max",
     "calls_max",
     "streams_max",

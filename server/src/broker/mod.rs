@@ -16,6 +16,7 @@ mod members;
 mod nodes;
 mod offsets;
 mod partition;
+mod placement;
 mod produce;
 mod reader;
 mod remote;
@@ -51,6 +52,7 @@ pub use calls::{
     Session, Start, StreamTerms,
 };
 pub use error::{Error, Violation};
+pub use placement::ClusterChanges;
 pub use produce::PendingProduce;
 pub use reader::PartitionReader;
 
@@ -66,6 +68,10 @@ pub struct Config {
     pub in_flight_bytes_max: usize,
     /// How often old records are looked for.
     pub retention_interval: Duration,
+    /// How often the node that leads the catalog looks whether partitions and leaders are evenly spread.
+    pub rebalance_interval: Duration,
+    /// How often nodes report their load to it.
+    pub load_report_interval: Duration,
 }
 
 impl Default for Config {
@@ -73,6 +79,8 @@ impl Default for Config {
         Self {
             in_flight_bytes_max: 256 << 20,
             retention_interval: Duration::from_secs(30),
+            rebalance_interval: Duration::from_secs(30),
+            load_report_interval: Duration::from_secs(60),
         }
     }
 }
@@ -109,6 +117,7 @@ struct Shared {
     handed_in_flight: Arc<Semaphore>,
     leaders: Arc<route::Leaders>,
     forwarding: forward::Forwarding,
+    reports: placement::Reports,
     /// Carries what outlives the call that began it.
     runtime: Handle,
     ready: watch::Sender<bool>,
@@ -167,6 +176,7 @@ impl Broker {
             config.retention_interval,
         );
         let has_leader = catalog.group().leader().is_some();
+        let reports = placement::Reports::new(groups.node());
         let broker = Self {
             shared: Arc::new(Shared {
                 groups,
@@ -178,6 +188,7 @@ impl Broker {
                 handed_in_flight: Arc::new(Semaphore::new(config.in_flight_bytes_max)),
                 leaders,
                 forwarding: forward::Forwarding::default(),
+                reports,
                 runtime: Handle::current(),
                 ready: watch::channel(has_leader).0,
                 draining: AtomicBool::new(false),
@@ -192,6 +203,14 @@ impl Broker {
             tokio::spawn(keep_partitions),
             tokio::spawn(notice_removal),
             tokio::spawn(broker.clone().keep_ready()),
+            tokio::spawn(placement::report(
+                broker.clone(),
+                config.load_report_interval,
+            )),
+            tokio::spawn(placement::balance(
+                broker.clone(),
+                config.rebalance_interval,
+            )),
         ];
         (broker, Tasks(tasks))
     }

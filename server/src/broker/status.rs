@@ -4,17 +4,15 @@ use kelda_proto::{limits, v1};
 use prost_types::Timestamp;
 
 use super::{Broker, Error};
-use crate::machine::catalog;
 
 impl Broker {
     /// Status of this node, and of the cluster as it sees it.
     pub fn status(&self) -> Result<v1::GetStatusResponse, Error> {
         let catalog = self.shared.catalog.view();
         let disk = self.shared.disk.status()?;
-        let me = self.shared.groups.node();
         Ok(v1::GetStatusResponse {
             cluster_id: catalog.cluster_id().to_owned(),
-            node: catalog.node(me).map(node),
+            node: self.this_node(&catalog),
             ready: *self.shared.ready.borrow(),
             catalog_leader: self
                 .shared
@@ -51,11 +49,6 @@ impl Broker {
             .count()
     }
 
-    /// The nodes of the cluster in ascending order of id.
-    pub fn nodes(&self) -> Vec<v1::Node> {
-        self.shared.catalog.view().nodes().map(node).collect()
-    }
-
     /// What this broker accepts.
     pub fn limits(&self) -> v1::Limits {
         v1::Limits {
@@ -79,14 +72,5 @@ pub(super) fn timestamp(time_ms: i64) -> Timestamp {
     Timestamp {
         seconds: time_ms.div_euclid(1000),
         nanos: i32::try_from(nanos).unwrap_or_default(),
-    }
-}
-
-fn node(node: &catalog::Node) -> v1::Node {
-    v1::Node {
-        id: node.id.0,
-        name: node.name.clone(),
-        address: node.address.clone(),
-        version: node.version.clone(),
     }
 }
