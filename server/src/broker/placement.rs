@@ -11,7 +11,7 @@ mod reports;
 mod transfer;
 mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kelda_proto::v1;
 
@@ -114,12 +114,12 @@ fn described(
     moves: &[Move],
 ) -> Vec<v1::AssignmentMove> {
     let ids = |nodes: &[NodeId]| nodes.iter().map(|id| id.0).collect::<Vec<_>>();
-    let topics: std::collections::BTreeMap<u64, _> = catalog
+    let topics: BTreeMap<u64, _> = catalog
         .topics_from(TopicRange::default())
         .map(|topic| (topic.id, topic))
         .collect();
     // Replicas and leader behind the moves so far.
-    let mut now: std::collections::BTreeMap<(u64, u32), (Vec<NodeId>, u64)> = Default::default();
+    let mut now: BTreeMap<(u64, u32), (Vec<NodeId>, u64)> = BTreeMap::new();
     let describe = |made: &Move| {
         let topic = topics.get(&made.topic)?;
         let placed = topic.partitions.get(made.partition as usize)?;

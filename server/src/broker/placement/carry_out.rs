@@ -83,7 +83,7 @@ impl Broker {
                 Change::Leader { .. } => (&mut leaders, LEADERS_MAX),
             };
             // The half of an exchange would be taken back.
-            let is_half = made.reason == Reason::LoadUnbalanced && *done > 0;
+            let is_half = made.reason == Reason::LoadUnbalanced && limit > 0 && *done == limit;
             if *done >= limit && !is_half {
                 continue;
             }

@@ -1,5 +1,7 @@
 //! Nodes as clients see them, emptying them and taking them out.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use kelda_proto::{
     internal::v1::{
         CatalogCommand,
@@ -8,7 +10,7 @@ use kelda_proto::{
     v1,
 };
 
-use super::{Overview, carry_out::Pace, cluster};
+use super::{Overview, carry_out::Pace, cluster, overview::Known};
 use crate::{
     broker::{Broker, Error, status::count},
     consensus::{CatalogView, ChangeError},
@@ -69,12 +71,17 @@ impl Broker {
         if force && catalog.replicas_on(node) > 0 {
             self.replace_dead(node).await?;
         }
-        let replica_count = self.shared.catalog.view().replicas_on(node);
-        if force && replica_count > 0 {
+        // What the catalog says is where replicas go. What is still on its way from the node is seen by the leaders.
+        let overview = self.overview().await?;
+        let partitions = in_use(&self.shared.catalog.view(), &overview, node);
+        if force && partitions > 0 {
             return Ok(v1::RemoveNodeResponse {
                 removed: false,
-                replica_count: count(replica_count),
+                replica_count: count(partitions),
             });
+        }
+        if partitions > 0 {
+            return Err(Error::NodeInUse { node, partitions });
         }
         let remove = command::Command::RemoveNode(RemoveNode { id: node.0 });
         self.change_nodes(node, remove).await?;
@@ -170,16 +177,34 @@ fn rejected(node: NodeId, rejection: Rejection) -> Error {
     }
 }
 
+/// Partitions that a node may have the records of.
+fn in_use(catalog: &CatalogView, overview: &Overview, node: NodeId) -> usize {
+    let topics = catalog.topics_from(TopicRange::default());
+    let partitions = topics.flat_map(|topic| &topic.partitions);
+    partitions
+        .filter(|placed| match overview.partitions.get(&placed.group) {
+            Some(known) => placed.replicas.contains(&node) || known.has(node),
+            // It may be the only one that has them, so a node that lives is kept until somebody can say.
+            None => placed.replicas.contains(&node) || overview.alive.contains(&node),
+        })
+        .count()
+}
+
 /// All nodes with what they hold.
 pub(super) fn described_nodes(catalog: &CatalogView, overview: &Overview) -> Vec<v1::Node> {
-    let mut replicas = std::collections::BTreeMap::<NodeId, usize>::new();
+    let mut replicas = BTreeMap::<NodeId, usize>::new();
     for topic in catalog.topics_from(TopicRange::default()) {
-        for id in topic.partitions.iter().flat_map(|it| &it.replicas) {
-            *replicas.entry(*id).or_default() += 1;
+        for placed in &topic.partitions {
+            let known = overview.partitions.get(&placed.group);
+            let members = known.into_iter().flat_map(Known::members);
+            let all: BTreeSet<NodeId> = placed.replicas.iter().copied().chain(members).collect();
+            for id in all {
+                *replicas.entry(id).or_default() += 1;
+            }
         }
     }
     let leaders = overview.leaders();
-    let of = |counts: &std::collections::BTreeMap<NodeId, usize>, node: &Node| {
+    let of = |counts: &BTreeMap<NodeId, usize>, node: &Node| {
         count(counts.get(&node.id).copied().unwrap_or_default())
     };
     let describe = |node: &Node| v1::Node {

@@ -52,6 +52,17 @@ pub(super) struct Known {
     pub(super) load: Load,
 }
 
+impl Known {
+    /// All members of the group.
+    pub(super) fn members(&self) -> impl Iterator<Item = NodeId> {
+        self.voters.iter().chain(&self.learners).copied()
+    }
+
+    pub(super) fn has(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) || self.learners.contains(&node)
+    }
+}
+
 impl Overview {
     /// What is known while nobody has said anything.
     pub(super) fn of_nodes(alive: impl Iterator<Item = NodeId>) -> Self {
