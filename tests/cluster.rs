@@ -7,4 +7,5 @@ mod cluster {
     mod failover;
     mod forming;
     mod moving;
+    mod placement;
 }
