@@ -153,7 +153,8 @@ impl ClusterChanges {
                 partition: number,
                 leader: known.map_or(0, |it| it.leader.0),
                 replicas: placed.replicas.iter().map(|id| id.0).collect(),
-                settled: is_settled(placed.group, &placed.replicas, &self.overview),
+                settled: placed.replicas.len() == topic.replication_factor as usize
+                    && is_settled(placed.group, &placed.replicas, &self.overview),
             }
         };
         (0..).zip(&topic.partitions).map(place).collect()
