@@ -14,7 +14,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use crate::support::{
-    cluster::Cluster,
+    cluster::{Cluster, Options, Ports},
     connect,
     wait::{eventually, soon},
 };
@@ -28,6 +28,16 @@ async fn nodes(cluster: &Cluster, at: usize) -> Option<Vec<Node>> {
     let mut service = service(cluster, at).await;
     let nodes = service.list_nodes(ListNodesRequest {}).await;
     Some(nodes.ok()?.into_inner().nodes)
+}
+
+/// Waits until a node, as another one says, is as it should be.
+async fn node_is(cluster: &Cluster, at: usize, id: u64, what: &str, is: impl Fn(&Node) -> bool) {
+    eventually(what, async || {
+        let nodes = nodes(cluster, at).await?;
+        let node = nodes.iter().find(|node| node.id == id)?;
+        is(node).then_some(())
+    })
+    .await;
 }
 
 /// Where all partitions are, as a new watcher is told.
@@ -128,6 +138,74 @@ fn assert_refused<T: std::fmt::Debug>(refused: Result<T, Status>, code: Code, re
     let info = status.get_details_error_info().expect("a reason");
     let named = format!("ERROR_REASON_{}", info.reason);
     assert_eq!((status.code(), &*named), (code, reason.as_str_name()));
+}
+
+fn node4(cluster: &Cluster) -> Options {
+    let seed = cluster[0].cluster_address().expect("it is of a cluster");
+    Options {
+        seeds: vec![seed.to_string()],
+        ..Options::new("node4", &Ports::cluster())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_gets_its_share_when_it_joins_and_leaves_nothing_behind_when_it_goes() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.create_topic("orders", 4, 3).await;
+    produce(&cluster, 4, "before").await;
+    let options = node4(&cluster);
+    cluster.add(options);
+    cluster[3].start();
+    node_is(&cluster, 1, 4, "the new node has its share", |node| {
+        node.alive && node.replica_count == 3
+    })
+    .await;
+    settled(&cluster, 1, 3).await;
+    produce(&cluster, 4, "on four nodes").await;
+    assert_refused(
+        remove(&cluster, 4, false).await,
+        Code::FailedPrecondition,
+        ErrorReason::NodeInUse,
+    );
+    assert_refused(
+        remove(&cluster, 4, true).await,
+        Code::FailedPrecondition,
+        ErrorReason::NodeAlive,
+    );
+    drain(&cluster, 4, false).await.expect("three are enough");
+    node_is(&cluster, 1, 4, "the node is empty", |node| {
+        node.draining && (node.replica_count, node.leader_count) == (0, 0)
+    })
+    .await;
+    settled(&cluster, 1, 3).await;
+    assert!(remove(&cluster, 4, false).await.expect("it is empty"));
+    let left = nodes(&cluster, 1).await.expect("answered");
+    let left: Vec<_> = left.iter().map(|node| node.id).collect();
+    assert_eq!(left, [1, 2, 3]);
+    cluster[3].kill();
+    produce(&cluster, 4, "after").await;
+    assert_eq!(
+        records(&cluster, 4).await,
+        vec![["before", "on four nodes", "after"]; 4]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_gets_more_replicas_and_fewer_as_it_is_told() {
+    let cluster = Cluster::start(3).await;
+    cluster.create_topic("orders", 3, 1).await;
+    produce(&cluster, 3, "one").await;
+    set_factor(&cluster, 3)
+        .await
+        .expect("three nodes are enough");
+    settled(&cluster, 2, 3).await;
+    produce(&cluster, 3, "three").await;
+    set_factor(&cluster, 1)
+        .await
+        .expect("fewer are always there");
+    let places = settled(&cluster, 2, 1).await;
+    assert!(places.iter().all(|it| it.replicas == [it.leader]));
+    assert_eq!(records(&cluster, 3).await, vec![["one", "three"]; 3]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
