@@ -9,5 +9,6 @@ mod cluster {
     mod forming;
     mod gossip;
     mod moving;
+    mod placement;
     mod quiet;
 }

@@ -8,7 +8,7 @@ use kelda_proto::v1::{
     ProduceResponse, consume_response::Event,
 };
 use prost::Message;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{
     TestNode, config,
     pages::Page,
@@ -87,6 +87,15 @@ async fn the_status_page_says_what_the_rpc_says() {
         status["start_time_ms"],
         start.seconds * 1000 + i64::from(start.nanos) / 1_000_000
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_plan_page_says_what_would_be_moved() {
+    let node = TestNode::ephemeral().await;
+    let page = node.get("/admin/assignment-plan").await;
+    assert_eq!(page.status, 200);
+    let plan: Value = serde_json::from_slice(&page.body).expect("JSON");
+    assert_eq!(plan, json!({ "moves": [], "moving_partition_count": 0 }));
 }
 
 #[tokio::test]

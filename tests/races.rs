@@ -159,6 +159,7 @@ async fn of_updates_of_different_fields_at_the_same_time_all_hold() {
                 update_mask: Some(FieldMask {
                     paths: vec![field.to_owned()],
                 }),
+                replication_factor: 0,
             };
             tokio::spawn(async move { service.update_topic(request).await })
         })

@@ -36,6 +36,7 @@ async fn update(
         update_mask: Some(FieldMask {
             paths: mask.iter().map(|path| (*path).to_owned()).collect(),
         }),
+        replication_factor: 0,
     };
     let response = node.topics().update_topic(request).await?;
     let topic = response.into_inner().topic.expect("a topic");

@@ -71,7 +71,12 @@ fn exit(error: &Error) -> Exit {
         Error::Address { .. } => Exit::Usage,
         Error::UnknownPartition { .. } => Exit::NotFound,
         Error::Rpc {
-            reason: Some(ErrorReason::UnknownTopic | ErrorReason::UnknownPartition),
+            reason:
+                Some(
+                    ErrorReason::UnknownTopic
+                    | ErrorReason::UnknownPartition
+                    | ErrorReason::UnknownNode,
+                ),
             ..
         } => Exit::NotFound,
         _ => Exit::Failed,

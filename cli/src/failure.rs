@@ -12,7 +12,7 @@ pub(crate) enum Exit {
     Usage = 2,
     /// No broker could be reached.
     Unreachable = 3,
-    /// The topic or partition does not exist.
+    /// The topic, partition or node does not exist.
     NotFound = 4,
     /// `produce` or `bench`: not every record was acknowledged.
     Unacknowledged = 5,
@@ -27,7 +27,7 @@ Exit codes:
     1  the operation failed
     2  the command line or the configuration is wrong
     3  no broker can be reached
-    4  the topic or partition does not exist
+    4  the topic, partition or node does not exist
     5  not every record was acknowledged
   130  interrupted by Ctrl-C";
 

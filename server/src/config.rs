@@ -70,6 +70,10 @@ pub struct Config {
     pub connection_receive_bytes: usize,
     /// How often old records are looked for, in milliseconds.
     pub retention_interval_ms: u64,
+    /// How often the node that leads the catalog looks whether partitions and leaders are evenly spread, in milliseconds.
+    pub rebalance_interval_ms: u64,
+    /// How often nodes report their load to it, in milliseconds.
+    pub load_report_interval_ms: u64,
     /// Connections at most.
     pub connections_max: usize,
     /// Unary calls at a time at most.
@@ -137,6 +141,8 @@ impl Default for Config {
             receive_bytes: receive.node_bytes_max,
             connection_receive_bytes: receive.connection_bytes_max,
             retention_interval_ms: 30_000,
+            rebalance_interval_ms: 30_000,
+            load_report_interval_ms: 60_000,
             connections_max: 10_000,
             calls_max: shed.calls_max,
             streams_max: shed.streams_max,
@@ -207,6 +213,8 @@ impl Config {
         broker::Config {
             in_flight_bytes_max: self.in_flight_bytes,
             retention_interval: Duration::from_millis(self.retention_interval_ms),
+            rebalance_interval: Duration::from_millis(self.rebalance_interval_ms),
+            load_report_interval: Duration::from_millis(self.load_report_interval_ms),
         }
     }
 
@@ -256,7 +264,7 @@ pub fn cluster_address(raft_address: &str) -> Option<String> {
     (!host.is_empty()).then(|| format!("{host}:{port}"))
 }
 
-const FIELDS: [&str; 33] = [
+const FIELDS: [&str; 35] = [
     "node_id",
     "address",
     "port",
@@ -278,6 +286,8 @@ const FIELDS: [&str; 33] = [
     "receive_bytes",
     "connection_receive_bytes",
     "retention_interval_ms",
+    "rebalance_interval_ms",
+    "load_report_interval_ms",
     "connections_max",
     "calls_max",
     "streams_max",

@@ -202,6 +202,7 @@ async fn a_topic_is_not_changed_to_what_it_could_not_be_created_with() {
             name: TOPIC.to_owned(),
             config: Some(config),
             update_mask: None,
+            replication_factor: 0,
         };
         let status = orders.node.topics().update_topic(request).await;
         assert_invalid_fields(&status.expect_err("refused"), &[field]);

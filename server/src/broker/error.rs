@@ -135,6 +135,44 @@ pub enum Error {
         replication_factor: i32,
         nodes: usize,
     },
+    #[error("there is no node {node}: list the nodes and choose one of them")]
+    UnknownNode { node: NodeId },
+    #[error(
+        "{partitions} partitions have replicas on node {node}: drain it, wait until it is empty, then remove it"
+    )]
+    NodeInUse { node: NodeId, partitions: usize },
+    #[error("node {node} is the last one of the cluster: stop it instead")]
+    LastNode { node: NodeId },
+    #[error("node {node} answers: drain it first, force is for nodes that are dead")]
+    NodeAlive { node: NodeId },
+    #[error(
+        "without node {node} there are {nodes} nodes for partitions that need {replication_factor} replicas: add a node, or lower the replication factor"
+    )]
+    TooFewNodesLeft {
+        node: NodeId,
+        replication_factor: usize,
+        nodes: usize,
+    },
+    #[error(
+        "node {node} has no replica of partition {partition} of topic {topic}: choose one that has"
+    )]
+    NotAReplica {
+        topic: String,
+        partition: u32,
+        node: NodeId,
+    },
+    #[error(
+        "most replicas of partition {partition} of topic {topic} are on silent nodes: start one of them, or delete the topic"
+    )]
+    QuorumLost { topic: String, partition: u32 },
+    #[error(
+        "node {node} lacks records of partition {partition} of topic {topic} or does not answer: try again"
+    )]
+    ReplicaBehind {
+        topic: String,
+        partition: u32,
+        node: NodeId,
+    },
     /// What the partition's leader said, to be handed on as it is.
     #[error("{}", .0.message)]
     Remote(Box<v1::Error>),
@@ -166,6 +204,7 @@ impl Error {
                 | Self::Overloaded { .. }
                 | Self::DiskFull { .. }
                 | Self::DeadlineExceeded
+                | Self::ReplicaBehind { .. }
         )
     }
 }

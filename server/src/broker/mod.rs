@@ -17,6 +17,7 @@ mod members;
 mod nodes;
 mod offsets;
 mod partition;
+mod placement;
 mod produce;
 mod reader;
 mod remote;
@@ -53,6 +54,7 @@ pub use calls::{
 };
 pub use error::{Error, Violation};
 pub use liveness::Liveness;
+pub use placement::ClusterChanges;
 pub use produce::PendingProduce;
 pub use reader::PartitionReader;
 
@@ -68,6 +70,10 @@ pub struct Config {
     pub in_flight_bytes_max: usize,
     /// How often old records are looked for.
     pub retention_interval: Duration,
+    /// How often the node that leads the catalog looks whether partitions and leaders are evenly spread.
+    pub rebalance_interval: Duration,
+    /// How often nodes report their load to it.
+    pub load_report_interval: Duration,
 }
 
 impl Default for Config {
@@ -75,6 +81,8 @@ impl Default for Config {
         Self {
             in_flight_bytes_max: 256 << 20,
             retention_interval: Duration::from_secs(30),
+            rebalance_interval: Duration::from_secs(30),
+            load_report_interval: Duration::from_secs(60),
         }
     }
 }
@@ -114,6 +122,7 @@ struct Shared {
     handed_in_flight: Arc<Semaphore>,
     leaders: Arc<route::Leaders>,
     forwarding: forward::Forwarding,
+    reports: placement::Reports,
     /// Carries what outlives the call that began it.
     runtime: Handle,
     ready: watch::Sender<bool>,
@@ -177,6 +186,7 @@ impl Broker {
             config.retention_interval,
         );
         let leads = catalog.group().leads();
+        let reports = placement::Reports::new(groups.node());
         let broker = Self {
             shared: Arc::new(Shared {
                 groups,
@@ -189,6 +199,7 @@ impl Broker {
                 handed_in_flight: Arc::new(Semaphore::new(config.in_flight_bytes_max)),
                 leaders,
                 forwarding: forward::Forwarding::default(),
+                reports,
                 runtime: Handle::current(),
                 ready: watch::channel(leads).0,
                 has_catalog: AtomicBool::new(leads),
@@ -206,6 +217,14 @@ impl Broker {
             tokio::spawn(keep_pulse),
             tokio::spawn(quiesce_idle),
             tokio::spawn(broker.clone().keep_ready()),
+            tokio::spawn(placement::report(
+                broker.clone(),
+                config.load_report_interval,
+            )),
+            tokio::spawn(placement::balance(
+                broker.clone(),
+                config.rebalance_interval,
+            )),
         ];
         (broker, Tasks(tasks))
     }

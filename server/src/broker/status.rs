@@ -4,17 +4,15 @@ use kelda_proto::{limits, v1};
 use prost_types::Timestamp;
 
 use super::{Broker, Error};
-use crate::machine::catalog;
 
 impl Broker {
     /// Status of this node, and of the cluster as it sees it.
     pub fn status(&self) -> Result<v1::GetStatusResponse, Error> {
         let catalog = self.shared.catalog.view();
         let disk = self.shared.disk.status()?;
-        let me = self.shared.groups.node();
         Ok(v1::GetStatusResponse {
             cluster_id: catalog.cluster_id().to_owned(),
-            node: catalog.node(me).map(|it| self.describe(it)),
+            node: self.this_node(&catalog),
             ready: *self.shared.ready.borrow(),
             catalog_leader: self
                 .shared
@@ -58,22 +56,6 @@ impl Broker {
         partitions
             .filter(|partition| partition.group.group().is_quiesced())
             .count()
-    }
-
-    /// The nodes of the cluster in ascending order of id.
-    pub fn nodes(&self) -> Vec<v1::Node> {
-        let catalog = self.shared.catalog.view();
-        catalog.nodes().map(|node| self.describe(node)).collect()
-    }
-
-    fn describe(&self, node: &catalog::Node) -> v1::Node {
-        v1::Node {
-            id: node.id.0,
-            name: node.name.clone(),
-            address: node.address.clone(),
-            version: node.version.clone(),
-            alive: self.seems_alive(node.id),
-        }
     }
 
     /// What this broker accepts.

@@ -17,6 +17,7 @@ use crate::{
     consensus::ChangeError,
     machine::{
         catalog::{Rejection, Topic, TopicRange},
+        placement::Wanted,
         topic_config,
     },
     telemetry::clock,
@@ -47,13 +48,17 @@ impl Broker {
         };
         let mut violations = violations(topic_config::validate(&config));
         violations.extend(check_partition_count(partition_count).err());
-        if ![0, 1, 3, 5].contains(&replication_factor) {
-            violations.push(Violation::new("replication_factor", "must be 1, 3 or 5"));
-        }
+        violations.extend(check_replication_factor(replication_factor).err());
         if !violations.is_empty() {
             return Err(Error::InvalidFields(violations));
         }
-        let partitions = self.place(partition_count, replication_factor)?;
+        let nodes = self.shared.catalog.view().nodes().count();
+        let replicas = match replication_factor {
+            0 if count(nodes) >= REPLICATION_FACTOR_DEFAULT => REPLICATION_FACTOR_DEFAULT,
+            0 => 1,
+            asked => asked,
+        };
+        let partitions = self.place_new(0, partition_count, replicas).await?;
         if validate_only {
             return self.would_create(name, config, &partitions);
         }
@@ -97,23 +102,29 @@ impl Broker {
         (topics, next)
     }
 
-    /// Changes the fields of a topic's configuration that `mask` names; the ones that are present if it is empty.
+    /// Changes the fields of a topic's configuration that `mask` names; the ones that are present if it is empty. With a
+    /// replication factor other than 0 its partitions get that many replicas, later.
     pub async fn update_topic(
         &self,
         name: &str,
         config: v1::TopicConfig,
         mask: &[String],
+        replication_factor: i32,
     ) -> Result<v1::Topic, Error> {
         self.check_ready()?;
+        check_replication_factor(replication_factor)
+            .map_err(|violation| Error::InvalidFields(vec![violation]))?;
         let topic = Arc::clone(&self.directory().topic(name)?.topic);
         // Only to say what is wrong: the values are merged where the command is applied, in the order of all updates.
         topic_config::merge(&topic.config, &config, mask)
             .map_err(|found| Error::InvalidFields(violations(found)))?;
+        self.check_enough_nodes(replication_factor)?;
         let update = command::UpdateTopic {
             name: name.to_owned(),
             topic_id: topic.id,
             config: Some(config),
             update_mask: mask.to_vec(),
+            replication_factor: replication_factor.unsigned_abs(),
         };
         self.change(name, command::Command::UpdateTopic(update))
             .await?;
@@ -148,15 +159,14 @@ impl Broker {
             let message = format!("must be more than the {now} that the topic has");
             return Err(Error::invalid("partition_count", message));
         }
-        let replicas = topic
-            .partitions
-            .first()
-            .map_or(1, |partition| count(partition.replicas.len()));
+        let replicas = topic.replication_factor.cast_signed();
         let add = command::AddPartitions {
             name: name.to_owned(),
             topic_id: topic.id,
             partition_count_before: now.unsigned_abs(),
-            partitions: self.place(partition_count - now, replicas)?,
+            partitions: self
+                .place_new(topic.id, partition_count - now, replicas)
+                .await?,
         };
         self.change(name, command::Command::AddPartitions(add))
             .await?;
@@ -186,38 +196,40 @@ impl Broker {
         }
     }
 
-    /// Chooses replicas: each partition starts one node further than the one before.
-    fn place(
+    /// Chooses the replicas of new partitions of a topic; 0: one that is new too.
+    async fn place_new(
         &self,
+        topic: u64,
         partition_count: i32,
         replication_factor: i32,
     ) -> Result<Vec<ReplicaSet>, Error> {
-        let catalog = self.shared.catalog.view();
-        let nodes: Vec<NodeId> = catalog.nodes().map(|node| node.id).collect();
-        let replicas = match replication_factor {
-            0 if count(nodes.len()) >= REPLICATION_FACTOR_DEFAULT => REPLICATION_FACTOR_DEFAULT,
-            0 => 1,
-            asked => asked,
+        let size = |count: i32| usize::try_from(count).unwrap_or_default();
+        let wanted = Wanted {
+            topic,
+            partitions: size(partition_count),
+            replication_factor: size(replication_factor),
         };
-        let replicas = usize::try_from(replicas).unwrap_or_default();
-        if replicas > nodes.len() {
+        let placed = self.place(wanted).await;
+        let placed = placed.ok_or_else(|| Error::NotEnoughNodes {
+            replication_factor,
+            nodes: self.shared.catalog.view().nodes().count(),
+        })?;
+        let set = |replicas: Vec<NodeId>| ReplicaSet {
+            nodes: replicas.iter().map(|id| id.0).collect(),
+        };
+        Ok(placed.into_iter().map(set).collect())
+    }
+
+    fn check_enough_nodes(&self, replication_factor: i32) -> Result<(), Error> {
+        let catalog = self.shared.catalog.view();
+        let nodes = catalog.nodes().filter(|node| !node.draining).count();
+        if replication_factor > count(nodes) {
             return Err(Error::NotEnoughNodes {
                 replication_factor,
-                nodes: nodes.len(),
+                nodes,
             });
         }
-        let set = |partition: usize| ReplicaSet {
-            nodes: nodes
-                .iter()
-                .cycle()
-                .skip(partition % nodes.len())
-                .take(replicas)
-                .map(|id| id.0)
-                .collect(),
-        };
-        Ok((0..usize::try_from(partition_count).unwrap_or_default())
-            .map(set)
-            .collect())
+        Ok(())
     }
 
     fn would_create(
@@ -247,6 +259,13 @@ fn check_name(name: &str) -> Result<(), Error> {
     topic_config::validate_name(name).map_err(|_| Error::InvalidTopicName {
         topic: name.to_owned(),
     })
+}
+
+fn check_replication_factor(replication_factor: i32) -> Result<(), Violation> {
+    if [0, 1, 3, 5].contains(&replication_factor) {
+        return Ok(());
+    }
+    Err(Violation::new("replication_factor", "must be 1, 3 or 5"))
 }
 
 fn check_partition_count(partition_count: i32) -> Result<(), Violation> {
@@ -290,15 +309,12 @@ fn rejected(name: &str, rejection: Rejection) -> Error {
     }
 }
 
-fn describe(topic: &Topic) -> v1::Topic {
+pub(super) fn describe(topic: &Topic) -> v1::Topic {
     v1::Topic {
         name: topic.name.clone(),
         id: topic.id,
         partition_count: count(topic.partitions.len()),
-        replication_factor: topic
-            .partitions
-            .first()
-            .map_or(0, |first| count(first.replicas.len())),
+        replication_factor: topic.replication_factor.cast_signed(),
         config: Some(topic_config::Effective::of(&topic.config).into()),
         create_time: Some(timestamp(topic.create_time_ms)),
         partitions: Vec::new(),

@@ -145,6 +145,14 @@ impl Config {
             self.retention_interval_ms > 0,
             "--retention-interval-ms must not be 0",
         );
+        require(
+            self.rebalance_interval_ms > 0,
+            "--rebalance-interval must not be 0",
+        );
+        require(
+            self.load_report_interval_ms > 0,
+            "--load-report-interval must not be 0",
+        );
         require(self.connections_max > 0, "--connections-max must not be 0");
         require(self.calls_max > 0, "--calls-max must not be 0");
         require(self.streams_max > 0, "--streams-max must not be 0");

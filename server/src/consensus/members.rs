@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{Stream, stream};
 use openraft::{ChangeMembers, Instant as _, ServerState, async_runtime::WatchReceiver};
 
 use super::{Group, Member, Membership, seat::WAKING};
@@ -114,6 +115,12 @@ impl Group {
         heard.is_some_and(|heard| heard.elapsed() < LEASE)
     }
 
+    /// The term that this node is in.
+    pub fn term(&self) -> u64 {
+        let metrics = self.raft.server_metrics();
+        metrics.borrow_watched().vote.leader_id().term
+    }
+
     /// Waits until the leader is not, or may not be, the one `before`.
     pub async fn leader_changed(&self, before: Option<NodeId>) {
         let mut metrics = self.raft.server_metrics();
@@ -179,6 +186,32 @@ impl Group {
         self.handing_over.store(true, Ordering::Release);
         self.transfer(next, patience).await;
         self.handing_over.store(false, Ordering::Release);
+    }
+
+    /// Hands leadership to a voter that has the log and answers, if this node leads. Returns whether that one leads now.
+    pub async fn transfer_to(&self, next: NodeId, patience: Duration) -> bool {
+        if !self.leads() || !self.members().voters.contains(&next) {
+            return false;
+        }
+        if next == *self.raft.node_id() {
+            return true;
+        }
+        if !self.caught_up().contains(&next) || !self.present().contains(&next) {
+            return false;
+        }
+        self.handing_over.store(true, Ordering::Release);
+        self.transfer(next, patience).await;
+        self.handing_over.store(false, Ordering::Release);
+        self.leader() == Some(next)
+    }
+
+    /// Tells whenever the leader or the members may have changed. The first time may be for nothing.
+    pub fn changes(&self) -> impl Stream<Item = ()> + Send + use<> {
+        let metrics = self.raft.server_metrics();
+        stream::unfold(metrics, |mut metrics| async move {
+            metrics.changed().await.ok()?;
+            Some(((), metrics))
+        })
     }
 
     async fn transfer(&self, next: NodeId, patience: Duration) {

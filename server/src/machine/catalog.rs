@@ -73,6 +73,8 @@ pub struct Topic {
     pub create_time_ms: i64,
     /// Partitions; the position is the number.
     pub partitions: Vec<Partition>,
+    /// Replicas that each of them is to have.
+    pub replication_factor: u32,
 }
 
 /// A partition of a topic.
@@ -322,6 +324,7 @@ impl Catalog {
             config: create.config.unwrap_or_default(),
             create_time_ms: time_ms,
             partitions: Vec::new(),
+            replication_factor: replication_factor(create.partitions.first()),
         };
         let name: Arc<str> = create.name.as_str().into();
         self.place(&name, &mut topic, &create.partitions);
@@ -334,11 +337,17 @@ impl Catalog {
         let new = update.config.unwrap_or_default();
         let config = topic_config::merge(&topic.config, &new, &update.update_mask)
             .map_err(|_| Rejection::Malformed("invalid configuration or mask"))?;
-        if topic.config == config {
+        let replication_factor = match update.replication_factor {
+            0 => topic.replication_factor,
+            asked => asked,
+        };
+        if topic.config == config && topic.replication_factor == replication_factor {
             return Ok(Change::Unchanged);
         }
         let topic = self.topics.get_mut(update.name.as_str());
-        Arc::make_mut(topic.ok_or(Rejection::UnknownTopic)?).config = config;
+        let topic = Arc::make_mut(topic.ok_or(Rejection::UnknownTopic)?);
+        topic.config = config;
+        topic.replication_factor = replication_factor;
         Ok(Change::TopicUpdated)
     }
 
@@ -402,6 +411,12 @@ impl Catalog {
             });
         }
     }
+}
+
+/// As many replicas as the first partition has.
+fn replication_factor(first: Option<&ReplicaSet>) -> u32 {
+    let count = first.map_or(0, |set| set.nodes.len());
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn limited(count: usize, limit: usize) -> Result<(), Rejection> {

@@ -3,10 +3,12 @@
 //!
 //! Commands come from a committed log: `apply` never fails and never panics, whatever they hold. Their rules are
 //! part of the storage format, because a log written by one version is applied again by the next: a change of a
-//! rule or of a constant here needs a new format version. Start reading at [`partition`].
+//! rule or of a constant here needs a new format version. Only [`placement`] is free to change: what it decides goes
+//! into commands before they are proposed. Start reading at [`partition`].
 
 pub mod catalog;
 pub mod partition;
+pub mod placement;
 pub mod topic_config;
 
 mod sessions;

@@ -138,7 +138,9 @@ fn code_of(reason: ErrorReason) -> Code {
         | ErrorReason::RecordCountMismatch
         | ErrorReason::MalformedRecords
         | ErrorReason::NotEnoughNodes => Code::InvalidArgument,
-        ErrorReason::UnknownTopic | ErrorReason::UnknownPartition => Code::NotFound,
+        ErrorReason::UnknownTopic | ErrorReason::UnknownPartition | ErrorReason::UnknownNode => {
+            Code::NotFound
+        }
         ErrorReason::TopicExists => Code::AlreadyExists,
         ErrorReason::DecompressedTooLarge
         | ErrorReason::Overloaded
@@ -147,8 +149,17 @@ fn code_of(reason: ErrorReason) -> Code {
         ErrorReason::OffsetOutOfRange => Code::OutOfRange,
         ErrorReason::ExpectedOffsetMismatch
         | ErrorReason::ProducerFenced
-        | ErrorReason::SequenceOutOfOrder => Code::FailedPrecondition,
-        ErrorReason::NotLeader | ErrorReason::NoLeader | ErrorReason::NotReady => Code::Unavailable,
+        | ErrorReason::SequenceOutOfOrder
+        | ErrorReason::NodeInUse
+        | ErrorReason::LastNode
+        | ErrorReason::NodeAlive
+        | ErrorReason::TooFewNodesLeft
+        | ErrorReason::NotAReplica
+        | ErrorReason::QuorumLost => Code::FailedPrecondition,
+        ErrorReason::NotLeader
+        | ErrorReason::NoLeader
+        | ErrorReason::NotReady
+        | ErrorReason::ReplicaBehind => Code::Unavailable,
         ErrorReason::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorReason::CorruptData => Code::DataLoss,
         ErrorReason::NotAMember => Code::PermissionDenied,
@@ -208,7 +219,7 @@ mod tests {
                 comment.clear();
             }
         }
-        assert_eq!(checked, 26, "every reason of the contract was found");
+        assert_eq!(checked, 34, "every reason of the contract was found");
     }
 
     #[test]

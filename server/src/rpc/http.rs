@@ -26,6 +26,7 @@ pub(super) fn router(pages: Pages) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/cluster/status", get(cluster_status))
+        .route("/admin/assignment-plan", get(assignment_plan))
         .route("/metrics", get(metrics))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
@@ -59,8 +60,18 @@ async fn cluster_status(State(pages): State<Pages>) -> impl IntoResponse {
     }
 }
 
+async fn assignment_plan(State(pages): State<Pages>) -> impl IntoResponse {
+    match pages.broker.assignment_plan(0).await {
+        Ok(plan) => (StatusCode::OK, Json(plan_json(&plan))),
+        Err(error) => {
+            let error = json!({ "error": error.to_string() });
+            (StatusCode::SERVICE_UNAVAILABLE, Json(error))
+        }
+    }
+}
+
 async fn not_found() -> impl IntoResponse {
-    let error = "no such page: try /health, /cluster/status or /metrics; all else is gRPC";
+    let error = "no such page: try /health, /cluster/status, /admin/assignment-plan or /metrics; all else is gRPC";
     (StatusCode::NOT_FOUND, Json(json!({ "error": error })))
 }
 
@@ -70,6 +81,27 @@ async fn not_allowed() -> impl IntoResponse {
         StatusCode::METHOD_NOT_ALLOWED,
         Json(json!({ "error": error })),
     )
+}
+
+/// The plan with the names of the contract; reasons are in lower case and without their prefix.
+fn plan_json(plan: &v1::GetAssignmentPlanResponse) -> Value {
+    let move_json = |it: &v1::AssignmentMove| {
+        let reason = it.reason().as_str_name();
+        let reason = reason.strip_prefix("ASSIGNMENT_REASON_").unwrap_or(reason);
+        json!({
+            "topic": it.topic,
+            "partition": it.partition,
+            "replicas_before": it.replicas_before,
+            "replicas_after": it.replicas_after,
+            "leader_before": it.leader_before,
+            "leader_after": it.leader_after,
+            "reason": reason.to_lowercase(),
+        })
+    };
+    json!({
+        "moves": plan.moves.iter().map(move_json).collect::<Vec<_>>(),
+        "moving_partition_count": plan.moving_partition_count,
+    })
 }
 
 /// The status with the names of the contract. 64-bit numbers are numbers: all of them stay below 2^53.

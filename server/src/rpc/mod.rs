@@ -20,6 +20,7 @@ mod routes;
 mod server;
 mod status;
 mod topics;
+mod watch_stream;
 
 pub use listener::{BindError, Listener};
 pub use peer::PeerApi;

@@ -4,9 +4,11 @@ use std::sync::{Arc, OnceLock};
 
 use futures::stream::BoxStream;
 use kelda_proto::internal::v1::{
-    ChangeCatalogRequest, ChangeCatalogResponse, ForwardRequest, ForwardResponse, HeartbeatRequest,
+    ChangeCatalogRequest, ChangeCatalogResponse, ForwardRequest, ForwardResponse,
+    GetOverviewRequest, GetOverviewResponse, HandOverRequest, HandOverResponse, HeartbeatRequest,
     HeartbeatResponse, JoinRequest, JoinResponse, LeftOutRequest, LeftOutResponse, RaftRequest,
-    RaftResponse, ReadRequest, ReadResponse, TrimRequest, TrimResponse,
+    RaftResponse, ReadRequest, ReadResponse, ReportRequest, ReportResponse, TrimRequest,
+    TrimResponse,
     forward_response::{Outcome, outcome},
     peer_service_server::{PeerService, PeerServiceServer},
 };
@@ -159,6 +161,39 @@ impl PeerService for PeerApi {
         Ok(Response::new(LeftOutResponse {
             left_index: left.map(|left| left.0),
         }))
+    }
+
+    async fn report(
+        &self,
+        request: Request<ReportRequest>,
+    ) -> Result<Response<ReportResponse>, Status> {
+        let from = caller(&request)?;
+        let answer = self.broker()?.take_report(from, request.get_ref());
+        Ok(Response::new(answer))
+    }
+
+    async fn get_overview(
+        &self,
+        request: Request<GetOverviewRequest>,
+    ) -> Result<Response<GetOverviewResponse>, Status> {
+        let answer = tokio::select! {
+            answer = self.broker()?.overview_for(request.get_ref()) => answer,
+            // A wait must not hold up the stop; nothing is lost with it.
+            () = self.stopping.cancelled() => return Err(status(&Error::NotReady)),
+        };
+        Ok(Response::new(answer))
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<HandOverRequest>,
+    ) -> Result<Response<HandOverResponse>, Status> {
+        let answer = self.broker()?.hand_over_here(request.get_ref()).await;
+        Ok(Response::new(answer.unwrap_or_else(|error| {
+            HandOverResponse {
+                error: Some(item(&error)),
+            }
+        })))
     }
 
     async fn heartbeat(

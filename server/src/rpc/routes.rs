@@ -79,7 +79,10 @@ impl Routes {
             broker: broker.clone(),
         };
         let health = HealthService::server(names, broker.readiness(), stopping.clone());
-        let cluster = Cluster { broker };
+        let cluster = Cluster {
+            broker,
+            stopping: stopping.clone(),
+        };
         Self {
             services: Arc::new(Services {
                 produce: ProduceServiceServer::new(produce)

@@ -161,6 +161,40 @@ fn reply(error: &Error) -> Reply {
         } => say(ErrorReason::NotEnoughNodes)
             .with("replication_factor", replication_factor)
             .with("nodes", nodes),
+        Error::UnknownNode { node } => say(ErrorReason::UnknownNode).with("node", node),
+        Error::NodeInUse { node, partitions } => say(ErrorReason::NodeInUse)
+            .with("node", node)
+            .with("partitions", partitions),
+        Error::LastNode { node } => say(ErrorReason::LastNode).with("node", node),
+        Error::NodeAlive { node } => say(ErrorReason::NodeAlive).with("node", node),
+        Error::TooFewNodesLeft {
+            node,
+            replication_factor,
+            nodes,
+        } => say(ErrorReason::TooFewNodesLeft)
+            .with("node", node)
+            .with("replication_factor", replication_factor)
+            .with("nodes", nodes),
+        Error::NotAReplica {
+            topic,
+            partition,
+            node,
+        } => say(ErrorReason::NotAReplica)
+            .with("topic", topic)
+            .with("partition", partition)
+            .with("node", node),
+        Error::QuorumLost { topic, partition } => say(ErrorReason::QuorumLost)
+            .with("topic", topic)
+            .with("partition", partition),
+        Error::ReplicaBehind {
+            topic,
+            partition,
+            node,
+        } => say(ErrorReason::ReplicaBehind)
+            .with("topic", topic)
+            .with("partition", partition)
+            .with("node", node)
+            .with_retry_after(LEADER_RETRY_AFTER),
         Error::Remote(error) => Reply::from_item(error),
         Error::Internal { .. } => say(ErrorReason::Internal),
     }
@@ -259,6 +293,32 @@ mod tests {
                 replication_factor: 3,
                 nodes: 1,
             },
+            Error::UnknownNode { node: NodeId(9) },
+            Error::NodeInUse {
+                node: NodeId(2),
+                partitions: 1,
+            },
+            Error::LastNode { node: NodeId(1) },
+            Error::NodeAlive { node: NodeId(2) },
+            Error::TooFewNodesLeft {
+                node: NodeId(2),
+                replication_factor: 3,
+                nodes: 2,
+            },
+            Error::NotAReplica {
+                topic: topic(),
+                partition: 1,
+                node: NodeId(2),
+            },
+            Error::QuorumLost {
+                topic: topic(),
+                partition: 1,
+            },
+            Error::ReplicaBehind {
+                topic: topic(),
+                partition: 1,
+                node: NodeId(2),
+            },
             Error::Internal {
                 detail: "bug".to_owned(),
             },
@@ -303,14 +363,17 @@ mod tests {
             assert_eq!(item.code, status.code() as i32);
             assert_eq!(item.message, status.message());
         }
-        assert_eq!(reasons.len(), 25);
+        assert_eq!(reasons.len(), 33);
     }
 
     #[test]
     fn what_is_worth_repeating_soon_says_when() {
         for error in errors() {
             let says_when = status(&error).get_details_retry_info().is_some();
-            let soon = matches!(error, Error::NoLeader { .. } | Error::Overloaded { .. });
+            let soon = matches!(
+                error,
+                Error::NoLeader { .. } | Error::Overloaded { .. } | Error::ReplicaBehind { .. }
+            );
             assert_eq!(says_when, soon, "{error:?}");
         }
     }

@@ -128,8 +128,14 @@ impl TopicService for Topics {
         let request = request.into_inner();
         let config = request.config.unwrap_or_default();
         let mask = request.update_mask.unwrap_or_default().paths;
-        let updated = self.broker.update_topic(&request.name, config, &mask).await;
-        answer(updated.map(|topic| UpdateTopicResponse { topic: Some(topic) }))
+        let updated =
+            self.broker
+                .update_topic(&request.name, config, &mask, request.replication_factor);
+        answer(
+            updated
+                .await
+                .map(|topic| UpdateTopicResponse { topic: Some(topic) }),
+        )
     }
 
     async fn delete_topic(

@@ -19,8 +19,8 @@ use crate::{
 pub(super) struct Flags {
     /// Configuration as TOML
     ///
-    /// Keys are the names of the flags with _ for -, sizes are bytes, and the durations are retention_interval_ms
-    /// and drain_timeout_ms. The same keys can be set in the environment, as KELDA_NODE_ID and so on. Flags win over
+    /// Keys are the names of the flags with _ for -, sizes are bytes, and the durations are retention_interval_ms,
+    /// rebalance_interval_ms, load_report_interval_ms and drain_timeout_ms. The same keys can be set in the environment, as KELDA_NODE_ID and so on. Flags win over
     /// the environment, which wins over the file.
     #[arg(long, env = "KELDA_CONFIG", value_name = "FILE")]
     #[serde(skip)]
@@ -169,6 +169,14 @@ struct Limits {
     #[arg(long = "retention-interval", value_name = "DURATION", value_parser = milliseconds)]
     #[serde(skip_serializing_if = "Option::is_none")]
     retention_interval_ms: Option<u64>,
+    /// How often to look whether partitions and leaders are evenly spread [default: 30s]
+    #[arg(long = "rebalance-interval", value_name = "DURATION", value_parser = milliseconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rebalance_interval_ms: Option<u64>,
+    /// How often to report this node's load to the one that looks [default: 60s]
+    #[arg(long = "load-report-interval", value_name = "DURATION", value_parser = milliseconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load_report_interval_ms: Option<u64>,
     /// Connections at most
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]

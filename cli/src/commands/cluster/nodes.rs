@@ -13,7 +13,8 @@ use crate::{
 
 /// List the nodes of the cluster
 ///
-/// JSON: an array of objects with id, name, address, version.
+/// JSON: an array of objects with id, name, address, version, rack, raft_address, draining, alive,
+/// replica_count, leader_count.
 #[derive(Debug, Args)]
 pub(crate) struct Nodes {
     #[command(flatten)]
@@ -38,13 +39,19 @@ impl Nodes {
 }
 
 fn table(nodes: &[Node]) -> String {
-    let mut table = Table::new(["ID", "NAME", "ADDRESS", "VERSION"]);
+    let mut table = Table::new([
+        "ID", "NAME", "ADDRESS", "VERSION", "RACK", "STATE", "REPLICAS", "LEADS",
+    ]);
     for node in nodes {
         table.row([
             node.id.to_string(),
             node.name.clone(),
             node.address.clone(),
             node.version.clone(),
+            node.rack.clone(),
+            node.state().to_owned(),
+            node.replica_count.to_string(),
+            node.leader_count.to_string(),
         ]);
     }
     table.render()

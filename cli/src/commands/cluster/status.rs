@@ -16,7 +16,7 @@ use crate::{
 
 /// Show the state of the node that answers, and of the cluster as it sees it
 ///
-/// JSON: cluster_id, ready, node {id, name, address, version}, start_time, catalog_leader (0: none), node_count,
+/// JSON: cluster_id, ready, node {as in cluster nodes}, start_time, catalog_leader (0: none), node_count,
 /// topic_count, partition_count, leaderless_partition_count, storage {used_bytes, free_bytes, reusable_bytes,
 /// floor_bytes, writable}, limits {record_bytes_max, batch_bytes_max, request_bytes_max, batch_records_max,
 /// record_headers_max, decompressed_bytes_max}.

@@ -14,7 +14,7 @@ use crate::{
     output::OutputOption,
 };
 
-/// Change a topic's configuration or add partitions
+/// Change a topic's configuration or replication factor, or add partitions
 ///
 /// JSON: as for topic describe.
 #[derive(Debug, Args)]
@@ -29,6 +29,9 @@ pub(crate) struct Alter {
     /// Number of partitions that the topic shall have; more than now. Keys may move to other partitions
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     partitions: Option<u32>,
+    /// Replicas that each partition shall have: 1, 3 or 5. They are added and left out in the background
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..), value_name = "N")]
+    replication_factor: Option<i32>,
     #[command(flatten)]
     output: OutputOption,
 }
@@ -38,12 +41,13 @@ impl Alter {
         let fields = self.fields()?;
         let client = options.connect().await?;
         let mut altered = None;
-        if !fields.is_empty() {
+        if !fields.is_empty() || self.replication_factor.is_some() {
             let paths = fields.iter().map(|field| field.path().to_owned()).collect();
             let request = UpdateTopicRequest {
                 name: self.name.clone(),
                 config: Some(self.config.config()),
                 update_mask: Some(FieldMask { paths }),
+                replication_factor: self.replication_factor.unwrap_or_default(),
             };
             altered = Some(client.topics().update(request).await?);
         }
@@ -72,8 +76,8 @@ impl Alter {
             return Err(Failure::new(Exit::Usage, message));
         }
         fields.extend(&self.reset);
-        if fields.is_empty() && self.partitions.is_none() {
-            let message = "nothing to change: give --partitions, --retention or another field, see kelda topic alter --help";
+        if fields.is_empty() && self.partitions.is_none() && self.replication_factor.is_none() {
+            let message = "nothing to change: give --partitions, --replication-factor, --retention or another field, see kelda topic alter --help";
             return Err(Failure::new(Exit::Usage, message));
         }
         Ok(fields)

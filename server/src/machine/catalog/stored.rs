@@ -100,6 +100,10 @@ impl Catalog {
             name: stored.name,
             config: stored.config.unwrap_or_default(),
             create_time_ms: stored.create_time_ms,
+            replication_factor: match stored.replication_factor {
+                0 => partitions.first().map_or(0, replica_count),
+                stored => stored,
+            },
             partitions,
         };
         let before = self.topics.insert(name, Arc::new(topic));
@@ -154,6 +158,10 @@ fn stored_node(node: &Node) -> CatalogNode {
     }
 }
 
+fn replica_count(partition: &Partition) -> u32 {
+    u32::try_from(partition.replicas.len()).unwrap_or(u32::MAX)
+}
+
 fn stored_topic(topic: &Topic) -> CatalogTopic {
     let partition = |partition: &Partition| CatalogPartition {
         group: partition.group.0,
@@ -170,5 +178,6 @@ fn stored_topic(topic: &Topic) -> CatalogTopic {
         config: Some(topic.config),
         create_time_ms: topic.create_time_ms,
         partitions: topic.partitions.iter().map(partition).collect(),
+        replication_factor: topic.replication_factor,
     }
 }

@@ -65,6 +65,7 @@ fn update(topic_id: u64, name: &str, mask: &[&str], config: TopicConfig) -> Comm
         topic_id,
         config: Some(config),
         update_mask: mask.iter().map(|path| (*path).to_owned()).collect(),
+        replication_factor: 0,
     })
 }
 

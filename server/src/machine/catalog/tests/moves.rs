@@ -143,3 +143,33 @@ fn a_node_is_removed_only_when_it_is_empty_and_not_the_last_and_its_id_is_not_gi
     assert_eq!(apply(&mut catalog, remove(1)), Err(Rejection::LastNode));
     assert_eq!(Catalog::restore(catalog.state()), Ok(catalog));
 }
+
+#[test]
+fn a_topic_is_to_have_the_replicas_of_its_creation_until_that_is_changed() {
+    let mut catalog = three_nodes();
+    apply(&mut catalog, create("t", &[&[1]])).unwrap();
+    let factor = |catalog: &Catalog| catalog.topic("t").unwrap().replication_factor;
+    assert_eq!(factor(&catalog), 1);
+    let mut change = UpdateTopic {
+        name: "t".to_owned(),
+        topic_id: 1,
+        replication_factor: 3,
+        ..UpdateTopic::default()
+    };
+    let applied = apply(&mut catalog, Command::UpdateTopic(change.clone()));
+    assert_eq!(applied, Ok(Change::TopicUpdated));
+    assert_eq!((factor(&catalog), replicas(&catalog, 0)), (3, vec![1]));
+    let again = apply(&mut catalog, Command::UpdateTopic(change.clone()));
+    assert_eq!(again, Ok(Change::Unchanged));
+    change.replication_factor = 0;
+    let none = apply(&mut catalog, Command::UpdateTopic(change));
+    assert_eq!(none, Ok(Change::Unchanged));
+    assert_eq!(Catalog::restore(catalog.state()).as_ref(), Ok(&catalog));
+    let mut old = catalog.state();
+    old.topics[0].replication_factor = 0;
+    assert_eq!(
+        factor(&Catalog::restore(old).unwrap()),
+        1,
+        "as stored before"
+    );
+}

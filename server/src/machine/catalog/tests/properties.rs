@@ -226,7 +226,7 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         3 => (topic_id(), name(), mask, config()).prop_map(|(topic_id, name, mask, config)| {
             let update_mask = mask.into_iter().map(str::to_owned).collect();
-            Command::UpdateTopic(UpdateTopic { name, config, update_mask, topic_id })
+            Command::UpdateTopic(UpdateTopic { name, config, update_mask, topic_id, replication_factor: 0 })
         }),
         2 => (topic_id(), name()).prop_map(|(id, name)| delete(id, &name)),
         4 => (topic_id(), name(), 0..6_u32, replicas()).prop_map(|(topic_id, name, before, partitions)| {

@@ -1,0 +1,58 @@
+//! Looks after the balance, on the node that leads the catalog: at once when nodes come, go or are emptied, as soon as
+//! moves end, and now and then for what changes slowly.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{carry_out::Pace, overview::Overview};
+use crate::broker::Broker;
+
+/// Changes within this time are looked at together.
+const GATHER: Duration = Duration::from_millis(500);
+
+/// Runs until the broker ends; looks at everything every `interval`.
+pub(in crate::broker) async fn run(broker: Broker, interval: Duration) {
+    let mut catalog = broker.shared.catalog.watch();
+    let mut versions = broker.shared.reports.versions();
+    let group = broker.shared.catalog.group().clone();
+    let mut due = Instant::now() + interval;
+    loop {
+        catalog.borrow_and_update();
+        versions.borrow_and_update();
+        let leader = group.leader();
+        let is_due = Instant::now() >= due;
+        if is_due {
+            due = Instant::now() + interval;
+        }
+        // Leaders and load move by themselves, above all while nodes restart: they are not chased.
+        let pace = if is_due { Pace::All } else { Pace::Urgent };
+        if let Some(overview) = broker.overview_here().filter(|it| it.complete) {
+            look(&broker, &overview, pace).await;
+        }
+        // Each only tells that something has changed, and all of it is looked at then.
+        tokio::select! {
+            changed = catalog.changed() => if changed.is_err() { return },
+            changed = versions.changed() => if changed.is_err() { return },
+            () = group.leader_changed(leader) => {}
+            () = sleep_until(due) => continue,
+        }
+        sleep_until(due.min(Instant::now() + GATHER)).await;
+    }
+}
+
+async fn look(broker: &Broker, overview: &Overview, pace: Pace) {
+    let begun = broker.begin_moves(overview, pace).await;
+    for made in &begun {
+        tracing::info!(
+            topic = made.topic,
+            partition = made.partition,
+            before = ?made.replicas_before,
+            after = ?made.replicas_after,
+            leader_before = made.leader_before,
+            leader_after = made.leader_after,
+            reason = made.reason().as_str_name(),
+            "partition is moved"
+        );
+    }
+}
