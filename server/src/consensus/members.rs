@@ -85,6 +85,13 @@ impl Group {
         has_applied && (alone || is_fresh())
     }
 
+    /// Term, as this node knows it: every election begins a new one.
+    pub fn term(&self) -> u64 {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.vote.leader_id().term
+    }
+
     /// Waits until this node has not led the group for so long that another has been elected, or that there is no
     /// quorum: who waits for a command then had better ask elsewhere.
     pub async fn left_alone(&self) {
