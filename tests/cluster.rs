@@ -1,9 +1,11 @@
-//! Several nodes as processes of their own: they form a cluster, any of them takes any call, and killing them loses
-//! nothing.
+//! Several nodes as processes of their own: they form a cluster, any of them takes any call, and whatever happens to
+//! them loses nothing.
 
 mod support;
 
 mod cluster {
-    mod failover;
+mod cluster {
+    mod faults;
     mod forming;
+    mod survival;
 }

@@ -33,8 +33,7 @@ impl Page {
 
 impl TestNode {
     pub(crate) async fn get(&self, path: &str) -> Page {
-        let head = format!("GET {path} HTTP/1.1\r\nhost: kelda\r\nconnection: close\r\n\r\n");
-        exchange(self.node.address(), head.as_bytes()).await
+        page(self.node.address(), path).await
     }
 
     pub(crate) async fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Page {
@@ -50,12 +49,23 @@ impl TestNode {
 
     /// A value of `/metrics`, by the name of its series with labels if it has some.
     pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
-        let text = self.get("/metrics").await.text();
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
-        Some(value.parse().expect("a metric is a number"))
+        metric(self.node.address(), series).await
     }
+}
+
+/// A page of the node at an address.
+pub(crate) async fn page(address: SocketAddr, path: &str) -> Page {
+    let head = format!("GET {path} HTTP/1.1\r\nhost: kelda\r\nconnection: close\r\n\r\n");
+    exchange(address, head.as_bytes()).await
+}
+
+/// A value of `/metrics` of the node at an address.
+pub(crate) async fn metric(address: SocketAddr, series: &str) -> Option<f64> {
+    let text = page(address, "/metrics").await.text();
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+    Some(value.parse().expect("a metric is a number"))
 }
 
 async fn exchange(address: SocketAddr, request: &[u8]) -> Page {
