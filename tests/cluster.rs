@@ -5,7 +5,10 @@ mod support;
 
 mod cluster {
 mod cluster {
+    mod ask;
+    mod clients;
     mod faults;
     mod forming;
+    mod partitions;
     mod survival;
 }
