@@ -10,5 +10,6 @@ mod cluster {
     mod faults;
     mod forming;
     mod partitions;
+    mod strangers;
     mod survival;
 }
