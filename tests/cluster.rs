@@ -8,6 +8,7 @@ mod cluster {
     mod ask;
     mod clients;
     mod faults;
+    mod floods;
     mod forming;
     mod partitions;
     mod strangers;
