@@ -4,13 +4,13 @@
 mod support;
 
 mod cluster {
-mod cluster {
     mod ask;
     mod clients;
     mod faults;
     mod floods;
     mod forming;
     mod partitions;
+    mod refusals;
     mod strangers;
     mod survival;
 }
