@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use kelda_proto::v1::{
-    FetchRequest, FetchResponse, ListOffsetsRequest, ProduceRequest,
+    FetchRequest, FetchResponse, ListOffsetsRequest, ProduceRequest, ProducerSession,
     consume_service_client::ConsumeServiceClient, produce_service_client::ProduceServiceClient,
     topic_service_client::TopicServiceClient,
 };
@@ -19,10 +19,28 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Produces a record, and returns its offset.
 pub(super) async fn produce(address: SocketAddr, value: &str) -> Result<i64, Status> {
+    send(address, value, None).await
+}
+
+/// Produces the first record of a session, so that nodes may repeat it among themselves.
+pub(super) async fn produce_once(address: SocketAddr, value: &str) -> Result<i64, Status> {
+    let session = ProducerSession {
+        id: value.to_owned(),
+        ..Default::default()
+    };
+    send(address, value, Some(session)).await
+}
+
+async fn send(
+    address: SocketAddr,
+    value: &str,
+    session: Option<ProducerSession>,
+) -> Result<i64, Status> {
     let mut request = Request::new(ProduceRequest {
         topic: TOPIC.to_owned(),
         partition: Some(0),
         records: vec![record(value)],
+        session,
         ..Default::default()
     });
     request.set_timeout(DEADLINE);

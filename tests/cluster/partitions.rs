@@ -77,6 +77,29 @@ async fn a_leader_that_is_cut_off_refuses_writes_and_shows_nothing_that_is_not_c
     assert_agree(&cluster, &["before", "after", "healed"]).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_followers_do_not_wait_for_a_leader_that_is_cut_off_once_there_is_another() {
+    let Some(mut cluster) = three_apart().await else {
+        return;
+    };
+    let old = cluster.leader(TOPIC, 0, None).await;
+    let addresses = cluster.addresses();
+    let cut = Instant::now();
+    cluster.network().isolate(&[old]);
+    let (one, other) = (addresses[(old + 1) % 3], addresses[(old + 2) % 3]);
+    // They know of no other leader yet, and ask the old one.
+    let answers = futures::join!(
+        ask::produce_once(one, "one"),
+        ask::produce_once(other, "other"),
+        ask::fetch(one, 0),
+        ask::fetch(other, 0),
+    );
+    let took = cut.elapsed();
+    assert!(answers.0.is_ok() && answers.1.is_ok(), "{answers:?}");
+    assert!(answers.2.is_ok() && answers.3.is_ok(), "{answers:?}");
+    assert!(took < SOON, "they waited for {took:?}");
+}
+
 /// Cuts one direction between the leader and the others, and asserts that another leads soon and that the old leader
 /// disturbs nobody when it comes back.
 async fn assert_replaced_without_disturbance(cut: impl Fn(&mut Cluster, usize, usize)) {
