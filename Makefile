@@ -11,12 +11,14 @@ ARGS ?=
 FUZZ_SECONDS ?= 10
 # Which benchmark `make bench` runs: see `cargo run -p kelda-bench -- --help`.
 BENCH ?= all
+# Which faults `make chaos` injects and how often, such as "--scale 0.1" or "kill-leader wipe": see tests/long_run.rs.
+CHAOS ?=
 # Headline of a step.
 STEP = @printf '\n== %s\n'
 # Makes target/debug/kelda as the tests do: another set of packages would have other features, and build them anew.
 BINARY = cargo test --workspace --locked --no-run --quiet
 
-.PHONY: help run test verify fmt lint doc unit deny buf baseline grpcurl examples cluster fuzz bench tools
+.PHONY: help run test verify fmt lint doc unit deny buf baseline grpcurl examples cluster fuzz bench chaos tools
 
 help: ## Lists the targets.
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
@@ -98,3 +100,7 @@ fuzz: tools ## Fuzzes every decoder for FUZZ_SECONDS each, where a nightly toolc
 bench: tools ## Measures Kelda beside the raw disk and writes bench/results/ (BENCH=name for one of them).
 	cargo build --release --locked -p kelda-cli -p kelda-bench
 	target/release/kelda-bench $(BENCH)
+
+chaos: tools ## Injects faults into clusters under load, an hour of them, and writes bench/results/ (CHAOS="--scale 0.1" for less).
+	cargo build --release --locked -p kelda-cli
+	KELDA_TEST_BINARY=$(CURDIR)/target/release/kelda cargo test --locked --test long_run -- inject-faults $(CHAOS)

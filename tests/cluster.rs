@@ -1,14 +1,21 @@
-//! Several nodes as processes of their own: they form a cluster, any of them takes any call, and killing them loses
-//! nothing.
+//! Several nodes as processes of their own: they form a cluster, any of them takes any call, and whatever happens to
+//! them loses nothing.
 
 mod support;
 
 mod cluster {
+    mod ask;
     mod bootstrap;
-    mod failover;
+    mod clients;
+    mod faults;
+    mod floods;
     mod forming;
     mod gossip;
     mod moving;
+    mod partitions;
     mod placement;
     mod quiet;
+    mod refusals;
+    mod strangers;
+    mod survival;
 }

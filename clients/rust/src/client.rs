@@ -30,9 +30,10 @@ pub struct Options {
     /// Addresses of nodes, `host:port`, tried in turn. Any node takes any call; more than one only helps when one
     /// is down.
     pub servers: Vec<String>,
-    /// How long to wait for a connection to one of them.
+    /// How long to wait for a connection to one of them; of several each gets 2 seconds at most.
     pub connect_timeout: Duration,
-    /// How long to wait for the answer to one attempt of a call.
+    /// How long to wait for the answer to one attempt of a call. A connection that goes silent meanwhile is given up
+    /// after 2 seconds, whatever this says.
     pub request_timeout: Duration,
     /// Connections to the server in use, taken in turn. More than one helps only when a single connection's task
     /// is busy all the time.

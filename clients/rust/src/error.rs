@@ -123,7 +123,8 @@ impl Error {
     pub(crate) fn blames_server(&self) -> bool {
         match self {
             Error::Rpc { code, reason, .. } => match reason {
-                Some(reason) => *reason == ErrorReason::NotReady,
+                // A server that is cut off from the others knows of no leader while they have one.
+                Some(reason) => matches!(reason, ErrorReason::NotReady | ErrorReason::NoLeader),
                 None => *code == Code::Unavailable,
             },
             Error::Connect { .. } | Error::Disconnected { .. } | Error::Timeout { .. } => true,
@@ -239,7 +240,7 @@ mod tests {
         let error = Error::from(status(Code::Unavailable, "NO_LEADER", ERROR_DOMAIN));
         assert_eq!(error.reason(), Some(ErrorReason::NoLeader));
         assert_eq!(error.retry_after(), Some(Duration::from_millis(250)));
-        assert!(error.retryable() && error.indefinite() && !error.blames_server());
+        assert!(error.retryable() && error.indefinite() && error.blames_server());
         let Error::Rpc {
             metadata, message, ..
         } = error

@@ -428,3 +428,62 @@ async fn dropping_a_producer_ends_its_deliveries() {
         assert_eq!(delivery.await, Err(Error::Closed));
     }
 }
+
+/// A client that waits for answers and connections longer than a test does.
+async fn patient(servers: Vec<String>) -> kelda_client::Client {
+    let options = Options {
+        servers,
+        connect_timeout: Duration::from_secs(60),
+        request_timeout: Duration::from_secs(60),
+        ..Options::default()
+    };
+    connect(options).await
+}
+
+/// What comes of something that must not take as long as a patient client's timeouts.
+async fn before_any_timeout<T>(what: impl Future<Output = T>) -> T {
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, what).await.expect("in time")
+}
+
+#[tokio::test]
+async fn a_server_that_freezes_is_left_for_the_next_and_nothing_is_written_twice() {
+    let shared = Shared::new(1);
+    // Its ack was on its way when the server froze.
+    shared.lock().faults = [Fault::Pass, Fault::Pass, Fault::Silence].into();
+    let nodes = [Node::start(&shared), Node::start(&shared)];
+    let client = patient(nodes.iter().map(|node| node.address.clone()).collect()).await;
+    let producer = client.producer(TOPIC, single()).await.expect("a stream");
+    let first = send(&producer, 0..2).await;
+    assert_eq!(offsets(first).await, [0, 1]);
+    let _frozen = nodes[0].freeze();
+    let second = send(&producer, 2..6).await;
+    assert_eq!(before_any_timeout(offsets(second)).await, [2, 3, 4, 5]);
+    assert_eq!(shared.numbers(0), range(6));
+}
+
+#[tokio::test]
+async fn a_server_that_takes_connections_and_says_nothing_is_left_for_the_next() {
+    let shared = Shared::new(1);
+    let node = Node::start(&shared);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = silent.local_addr().map(|address| (address, silent));
+    let (address, _listener) = silent.expect("an address");
+    let client = patient(vec![address.to_string(), node.address.clone()]).await;
+    let producer = client.producer(TOPIC, single());
+    let producer = before_any_timeout(producer).await.expect("a stream");
+    let sent = send(&producer, 0..3).await;
+    assert_eq!(offsets(sent).await, [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_server_that_knows_no_leader_is_left_for_the_next() {
+    let (cut_off, others) = (Shared::new(1), Shared::new(1));
+    cut_off.lock().refuse_all = Some(ErrorReason::NoLeader);
+    let nodes = [Node::start(&cut_off), Node::start(&others)];
+    let client = client(&[&nodes[0], &nodes[1]]).await;
+    let producer = client.producer(TOPIC, single()).await.expect("a stream");
+    let sent = send(&producer, 0..3).await;
+    assert_eq!(before_any_timeout(offsets(sent)).await, [0, 1, 2]);
+    assert_eq!(others.numbers(0), range(3));
+}

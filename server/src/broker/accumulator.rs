@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{Error, validate::Checked};
 use crate::{
-    consensus::{Command, PartitionGroup, Proposal, ProposeError, Reply},
+    consensus::{Command, Group, PartitionGroup, Proposal, ProposeError, Reply},
     machine::partition::{Outcome, Rejection},
     storage::Part,
     telemetry::clock,
@@ -148,7 +148,10 @@ impl Inner {
             while let Some(entry) = self.next_entry(in_flight.len()) {
                 let (command, waiters) = entry;
                 match self.group.group().propose(command).await {
-                    Ok(proposal) => in_flight.push(answer(proposal, waiters)),
+                    Ok(proposal) => {
+                        let group = self.group.group();
+                        in_flight.push(answer(group, proposal, waiters));
+                    }
                     Err(error) => fail(waiters, &error),
                 }
             }
@@ -301,8 +304,13 @@ fn build(taken: Vec<Pending>, append_time_ms: i64) -> (Command, Vec<Waiter>) {
     (Command::partition(&command, parts), waiters)
 }
 
-async fn answer(proposal: Proposal, waiters: Vec<Waiter>) {
-    let outcomes = match proposal.wait().await {
+async fn answer(group: &Group, proposal: Proposal, waiters: Vec<Waiter>) {
+    let outcome = tokio::select! {
+        outcome = proposal.wait() => outcome,
+        // Whether it is carried out after all is known once the others can be reached. Nobody should wait for that.
+        () = group.left_alone() => Err(ProposeError::Indefinite),
+    };
+    let outcomes = match outcome {
         Ok(Reply::Partition(outcomes)) => outcomes,
         Ok(_) => return fail(waiters, &ProposeError::Indefinite),
         Err(error) => return fail(waiters, &error),

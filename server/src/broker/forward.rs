@@ -116,9 +116,16 @@ impl Broker {
         let deadline = batches.iter().map(|it| it.deadline).max();
         let deadline = deadline.unwrap_or_else(Instant::now);
         let answer = match self.peer(node) {
-            Ok(mut client) => match timeout_at(deadline, client.forward(request)).await {
-                Ok(answer) => answer.map_err(|status| CallError::from(&status)),
-                Err(_) => Err(CallError::Lost("no answer in time".to_owned())),
+            // Either may be dropped: what becomes of the request is not known then, as after any lost answer.
+            Ok(mut client) => tokio::select! {
+                answer = timeout_at(deadline, client.forward(request)) => match answer {
+                    Ok(answer) => answer.map_err(|status| CallError::from(&status)),
+                    Err(_) => Err(CallError::Lost("no answer in time".to_owned())),
+                },
+                // One that is frozen or cut off closes no connection.
+                () = self.succeeded(&key.0, number, node) => {
+                    Err(CallError::Lost("another node leads by now".to_owned()))
+                }
             },
             Err(error) => Err(error),
         };

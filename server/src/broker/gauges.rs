@@ -38,6 +38,16 @@ pub(super) fn register(broker: &Broker) {
         |broker| i64::try_from(broker.quiesced_partitions()).ok(),
     );
     register(
+        "kelda_catalog_term",
+        "Term of the catalog's group: each of its elections begins a new one.",
+        |broker| Some(broker.shared.catalog.group().term().cast_signed()),
+    );
+    register(
+        "kelda_partition_terms",
+        "Sum of the terms of the partitions with a replica here: each of their elections adds one.",
+        |broker| Some(broker.partition_terms().cast_signed()),
+    );
+    register(
         "kelda_storage_used_bytes",
         "Bytes that the data files occupy on the disk.",
         |broker| Some(broker.shared.disk.status().ok()?.used_bytes.cast_signed()),

@@ -24,6 +24,9 @@ pub(super) const ROUTE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before another look.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// How long the answers of a leader may still be on their way when another leads.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// Where a partition is led.
 pub(super) enum Place {
     /// Here.
@@ -165,9 +168,13 @@ impl Broker {
                 },
                 Place::There(node) => {
                     let answer = match self.peer(node) {
-                        Ok(client) => {
-                            timeout(ask.patience() + ROUTE_TIMEOUT, ask.there(client)).await
-                        }
+                        // Either may be dropped: the leader may be asked twice.
+                        Ok(client) => tokio::select! {
+                            answer = timeout(ask.patience() + ROUTE_TIMEOUT, ask.there(client)) => answer,
+                            () = self.succeeded(topic, number, node) => {
+                                Ok(Err(CallError::Lost("another node leads by now".to_owned())))
+                            }
+                        },
                         Err(error) => Ok(Err(error)),
                     };
                     match answer {
@@ -193,6 +200,31 @@ impl Broker {
                 });
             }
             sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Waits until another node than `node` has led a partition for a while, as its replica here knows: what `node` has
+    /// not answered by then it will not.
+    pub(super) async fn succeeded(&self, topic: &str, number: i32, node: NodeId) {
+        let directory = self.directory();
+        let slot = directory
+            .topic(topic)
+            .and_then(|it| it.slot(number).cloned());
+        // Without a replica here nobody tells; then the call has its own limit.
+        let Ok(Ok(partition)) = slot else {
+            return std::future::pending().await;
+        };
+        let group = partition.group.group();
+        loop {
+            let leader = group.leader();
+            if leader.is_some_and(|leader| leader != node) {
+                return sleep(LAST_WORDS).await;
+            }
+            group.leader_changed(leader).await;
+            if group.leader() == leader {
+                // The group has stopped.
+                return std::future::pending().await;
+            }
         }
     }
 

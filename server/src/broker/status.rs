@@ -58,6 +58,14 @@ impl Broker {
             .count()
     }
 
+    /// Sum of the terms of the partitions that have a replica here.
+    pub(super) fn partition_terms(&self) -> u64 {
+        let directory = self.directory();
+        let slots = directory.topics().flat_map(|topic| topic.slots());
+        let open = slots.filter_map(|slot| slot.as_ref().ok());
+        open.map(|partition| partition.group.group().term()).sum()
+    }
+
     /// What this broker accepts.
     pub fn limits(&self) -> v1::Limits {
         v1::Limits {

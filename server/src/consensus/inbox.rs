@@ -185,6 +185,7 @@ impl Inbox {
             }
             request::Message::Transfer(transfer) => {
                 let transfer = wire::from_transfer_request(transfer)?;
+                speaks_for_itself(from, transfer.from_leader().leader_id().node_id)?;
                 let answer = raft.handle_transfer_leader(transfer).await;
                 let refusal = match answer.map_err(|error| failed(&error))? {
                     Ok(()) => String::new(),

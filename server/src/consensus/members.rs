@@ -9,12 +9,17 @@ use std::{
 
 use futures::{Stream, stream};
 use openraft::{ChangeMembers, Instant as _, ServerState, async_runtime::WatchReceiver};
+use tokio::time::{Instant, sleep};
 
 use super::{Group, Member, Membership, seat::WAKING};
 use crate::types::NodeId;
 
 /// How long after a quorum was heard of nobody else can lead: the least time before followers elect another.
 pub(super) const LEASE: Duration = Duration::from_millis(600);
+/// How long followers that hear nothing of a leader wait at most before they elect another.
+const ELECTION_MAX: Duration = Duration::from_millis(1200);
+/// Pause between two looks at whether this node still leads.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Entries that a learner may lack when it becomes a voter.
 const CAUGHT_UP: u64 = 1000;
 /// How long a change of members may take to be committed.
@@ -115,10 +120,23 @@ impl Group {
         heard.is_some_and(|heard| heard.elapsed() < LEASE)
     }
 
-    /// The term that this node is in.
+    /// Term, as this node knows it: every election begins a new one.
     pub fn term(&self) -> u64 {
         let metrics = self.raft.server_metrics();
-        metrics.borrow_watched().vote.leader_id().term
+        let metrics = metrics.borrow_watched();
+        metrics.vote.leader_id().term
+    }
+
+    /// Waits until this node has not led the group for so long that another has been elected, or that there is no
+    /// quorum: who waits for a command then had better ask elsewhere.
+    pub async fn left_alone(&self) {
+        let mut led = Instant::now();
+        while led.elapsed() < ELECTION_MAX {
+            sleep(LOOK_AGAIN).await;
+            if self.leads() {
+                led = Instant::now();
+            }
+        }
     }
 
     /// Waits until the leader is not, or may not be, the one `before`.

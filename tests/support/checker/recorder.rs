@@ -73,6 +73,11 @@ impl Recorder {
         self.shared.read.load(Ordering::Relaxed)
     }
 
+    /// Now, as the recording counts.
+    pub(crate) fn moment(&self) -> u64 {
+        self.tape().moment(self.shared.began)
+    }
+
     /// All that was recorded; the outcome of what still runs is unknown.
     pub(crate) fn history(&self) -> History {
         History::new(self.tape().operations.clone())

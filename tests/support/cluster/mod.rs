@@ -27,8 +27,12 @@ use std::{
     ops::{Index, IndexMut},
 };
 
-use kelda_proto::v1::{CreateTopicRequest, topic_service_client::TopicServiceClient};
+use kelda_proto::v1::{
+    CreateTopicRequest, GetTopicRequest, ListNodesRequest,
+    cluster_service_client::ClusterServiceClient, topic_service_client::TopicServiceClient,
+};
 use tempfile::TempDir;
+use tonic::transport::Channel;
 
 use super::wait::eventually;
 
@@ -151,6 +155,34 @@ impl Cluster {
     }
 }
 
+/// Who leads.
+impl Cluster {
+    /// Place of the node that leads partition 0 of a topic, as the node at `asked` says, once it is not `not`.
+    pub(crate) async fn leader(&self, topic: &str, asked: usize, not: Option<usize>) -> usize {
+        let channel = workload::channel(self.nodes[asked].address());
+        eventually("partition 0 has a leader", || {
+            let (channel, topic) = (channel.clone(), topic.to_owned());
+            async move {
+                let at = self.leader_now(channel, topic).await;
+                at.filter(|at| Some(*at) != not)
+            }
+        })
+        .await
+    }
+
+    async fn leader_now(&self, channel: Channel, name: String) -> Option<usize> {
+        let mut topics = TopicServiceClient::new(channel.clone());
+        let topic = topics.get_topic(GetTopicRequest { name }).await.ok()?;
+        let leader = topic.into_inner().topic?.partitions.first()?.leader;
+        let mut service = ClusterServiceClient::new(channel);
+        let nodes = service.list_nodes(ListNodesRequest {}).await.ok()?;
+        let mut nodes = nodes.into_inner().nodes.into_iter();
+        let address = nodes.find(|node| node.id == leader)?.address;
+        let mut addresses = self.addresses().into_iter();
+        addresses.position(|at| at.to_string() == address)
+    }
+}
+
 impl Index<usize> for Cluster {
     type Output = Node;
 
@@ -170,9 +202,15 @@ impl Drop for Cluster {
         for node in &mut self.nodes {
             node.end();
         }
-        if !std::thread::panicking() {
-            return;
+        if std::thread::panicking() {
+            self.keep();
         }
+    }
+}
+
+impl Cluster {
+    /// Keeps the directories and logs, and shows where they are and how the logs end.
+    pub(crate) fn keep(&mut self) {
         for node in &self.nodes {
             eprintln!("{}", node.log_end());
         }

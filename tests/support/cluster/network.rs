@@ -21,6 +21,9 @@ const FIRST_HOST: u8 = 11;
 /// An address of the link layer that nobody has.
 const NOBODY: &str = "02:00:00:00:00:01";
 
+/// How long a connection may take that is only a few hops of this machine's memory away.
+const CONNECT_SECONDS: &str = "0.5";
+
 /// A network with a place for each node.
 pub(crate) struct Network {
     number: u8,
@@ -94,6 +97,16 @@ impl Network {
                 self.cut(other, *place);
             }
         }
+    }
+
+    /// Whether a connection is made from one place to a port of another.
+    pub(crate) fn reaches(&self, from: usize, to: usize, port: u16) -> bool {
+        let connect = format!("exec 3<>/dev/tcp/{}/{port}", self.address(to));
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.space(from)]);
+        command.args(["timeout", CONNECT_SECONDS, "bash", "-c", &connect]);
+        let output = command.output().expect("it ran before");
+        output.status.success()
     }
 
     /// Loses nothing any more.

@@ -117,6 +117,22 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Stops it as a SIGSTOP would, until the answer is dropped: its connections stay, and it says nothing.
+    pub(crate) fn freeze(&self) -> std::sync::mpsc::SyncSender<()> {
+        let (thaw, thawed) = std::sync::mpsc::sync_channel(1);
+        let runtime = self.runtime.as_ref().expect("it runs until it is dropped");
+        let (frozen, is_frozen) = std::sync::mpsc::sync_channel(1);
+        // It has no other thread.
+        runtime.spawn(async move {
+            let _ = frozen.send(());
+            let _ = thawed.recv();
+        });
+        is_frozen.recv().expect("it has run until now");
+        thaw
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {

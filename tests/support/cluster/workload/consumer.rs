@@ -31,6 +31,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut servers: Servers) {
         if shared.stopped() {
             return;
         }
+        tokio::time::sleep(shared.settings.pause).await;
         if number % POLLS_BETWEEN == POLLS_BETWEEN - 1 {
             // Somewhere else each time, and the same in each run.
             let back = i64::try_from(number).unwrap_or(0) * 37 % BACK_MAX;

@@ -1,6 +1,7 @@
 //! A load of producers and consumers that use any node that answers, recorded for the checker.
 
 mod consumer;
+mod gap;
 mod producer;
 mod reading;
 mod servers;
@@ -24,6 +25,8 @@ use crate::support::{
     checker::{Recorder, Report, check},
     wait::eventually,
 };
+use gap::Gap;
+use producer::Role;
 use servers::Servers;
 
 /// How much load.
@@ -36,6 +39,11 @@ pub(crate) struct Settings {
     pub(crate) consumers: usize,
     /// Records of a send at most.
     pub(crate) batch_records_max: u32,
+    /// Producers that do nothing but send to partition 0, one record at a time, each first to another node: they tell
+    /// how long nobody can write there.
+    pub(crate) probes: usize,
+    /// Between two sends or polls of a client.
+    pub(crate) pause: Duration,
     /// Bytes that are added to each value.
     pub(crate) padding_bytes: usize,
     /// How long one attempt of a call may take.
@@ -55,6 +63,8 @@ impl Settings {
             producers: 4,
             consumers: 2,
             batch_records_max: 5,
+            probes: 0,
+            pause: Duration::ZERO,
             padding_bytes: 50,
             attempt: Duration::from_secs(2),
             give_up: Duration::from_secs(20),
@@ -75,6 +85,7 @@ struct Shared {
     ends: Vec<AtomicI64>,
     refusals: Mutex<Vec<String>>,
     repeats: AtomicU64,
+    gap: Gap,
     stop: watch::Sender<bool>,
 }
 
@@ -110,12 +121,18 @@ impl Workload {
             recorder: Recorder::default(),
             refusals: Mutex::default(),
             repeats: AtomicU64::new(0),
+            gap: Gap::default(),
             stop: watch::Sender::new(false),
         });
         let servers = Servers::new(&addresses);
         let mut tasks = JoinSet::new();
         for number in 0..shared.settings.producers {
-            tasks.spawn(producer::run(shared.clone(), servers.from(number)));
+            let role = Role::load(&shared.settings);
+            tasks.spawn(producer::run(shared.clone(), servers.from(number), role));
+        }
+        for number in 0..shared.settings.probes {
+            let role = Role::probe(number);
+            tasks.spawn(producer::run(shared.clone(), servers.from(number), role));
         }
         for number in 0..shared.settings.consumers {
             tasks.spawn(consumer::run(shared.clone(), servers.from(number)));
@@ -130,6 +147,23 @@ impl Workload {
     /// How many records have been acknowledged so far.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.shared.recorder.acknowledged()
+    }
+
+    /// Now, as the recording counts: in microseconds since its beginning.
+    pub(crate) fn moment(&self) -> u64 {
+        self.shared.recorder.moment()
+    }
+
+    /// From now on it is watched when each probe gets on: call it right before a fault.
+    pub(crate) fn mark(&self) {
+        self.shared.gap.mark(self.shared.settings.probes);
+    }
+
+    /// Waits until each probe has got an acknowledgement for an attempt that it began after the mark, and returns how
+    /// long the last of them took: what a user sees at worst, wherever it was connected.
+    pub(crate) async fn gap(&self) -> Duration {
+        let look = || std::future::ready(self.shared.gap.longest());
+        eventually("every probe gets on", look).await
     }
 
     /// Waits until this many more records have been acknowledged, and as many been read.

@@ -1,14 +1,15 @@
 //! Sends with a session, and repeats until it is acknowledged.
 
 use std::{
+    ops::Range,
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use kelda_proto::v1::{ProduceRequest, ProducerSession};
 
 use super::{
-    Shared,
+    Settings, Shared,
     servers::{Failure, Servers, attempt},
 };
 use crate::support::{
@@ -16,32 +17,68 @@ use crate::support::{
     record,
 };
 
+/// Pause of a probe: how exactly it tells a gap.
+const PROBE_PAUSE: Duration = Duration::from_millis(5);
+
+/// What a producer is there for.
+pub(super) struct Role {
+    partitions: Range<i32>,
+    batch_records_max: u32,
+    pause: Duration,
+    probe: Option<usize>,
+}
+
+impl Role {
+    /// Makes load.
+    pub(super) fn load(settings: &Settings) -> Self {
+        Self {
+            partitions: settings.all_partitions(),
+            batch_records_max: settings.batch_records_max,
+            pause: settings.pause,
+            probe: None,
+        }
+    }
+
+    /// Tells how long partition 0 takes nothing.
+    pub(super) fn probe(number: usize) -> Self {
+        Self {
+            partitions: 0..1,
+            batch_records_max: 1,
+            pause: PROBE_PAUSE,
+            probe: Some(number),
+        }
+    }
+}
+
 /// How a send ended.
 enum Ended {
-    /// Acknowledged with this first offset.
-    Acknowledged(i64),
+    /// Acknowledged with this first offset, for an attempt that began then.
+    Acknowledged(i64, Instant),
     /// It certainly had no effect.
     Refused,
     Unknown,
 }
 
 /// Sends to one partition after the other until the load stops.
-pub(super) async fn run(shared: Arc<Shared>, mut servers: Servers) {
-    let settings = &shared.settings;
+pub(super) async fn run(shared: Arc<Shared>, mut servers: Servers, role: Role) {
     let mut log = shared.recorder.client();
     let mut sequences = vec![0_i64; shared.ends.len()];
     let mut count = 0;
-    for (partition, sequence) in settings.all_partitions().zip(0..).cycle() {
+    for (partition, sequence) in role.partitions.clone().zip(0..).cycle() {
         if shared.stopped() {
             return;
         }
-        count = count % settings.batch_records_max + 1;
+        tokio::time::sleep(role.pause).await;
+        count = count % role.batch_records_max + 1;
         let values = log.values(count);
         let request = request(&shared, &log, partition, sequences[sequence], &values);
         let send = log.send(partition, &values);
         match deliver(&shared, &mut servers, request).await {
-            Ended::Acknowledged(offset) => {
+            Ended::Acknowledged(offset, began) => {
                 send.ok(Some(offset));
+                if let Some(probe) = role.probe {
+                    shared.gap.acknowledged(probe, began);
+                }
                 let end = offset + i64::from(count);
                 shared.end(partition).fetch_max(end, Ordering::Relaxed);
                 sequences[sequence] += 1;
@@ -86,13 +123,14 @@ async fn deliver(shared: &Shared, servers: &mut Servers, request: ProduceRequest
     let mut unknown = false;
     while started.elapsed() < shared.settings.give_up {
         let mut service = servers.produce();
+        let began = Instant::now();
         let call = service.produce(request.clone());
         let status = match attempt(shared.settings.attempt, call).await {
             Ok(response) => match &response.partitions[..] {
                 [ack] => {
                     let repeats = u64::from(ack.duplicate);
                     shared.repeats.fetch_add(repeats, Ordering::Relaxed);
-                    return Ended::Acknowledged(ack.base_offset);
+                    return Ended::Acknowledged(ack.base_offset, began);
                 }
                 other => panic!("one partition is asked for: {other:?}"),
             },
