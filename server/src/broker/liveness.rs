@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::Broker;
-use crate::{membership::View, types::NodeId};
+use crate::{
+    membership::{self, View},
+    types::NodeId,
+};
 
 /// The view of gossip, as it changes. None: the node is alone.
 pub type Liveness = Option<watch::Receiver<Arc<View>>>;
@@ -13,12 +16,18 @@ pub type Liveness = Option<watch::Receiver<Arc<View>>>;
 impl Broker {
     /// Whether a node gives signs of life. It may be dead for some seconds already, or only be cut off from this one.
     pub fn seems_alive(&self, node: NodeId) -> bool {
-        let heard = || {
-            let view = self.shared.liveness.as_ref()?.borrow().clone();
-            // By id: a node that has lost its directory lives under its old name as another one.
-            let mut alive = view.alive();
-            alive.find(|it| it.announcement.node_id == node).map(|_| ())
-        };
-        node == self.shared.groups.node() || heard().is_some()
+        node == self.shared.groups.node()
+            || self
+                .gossip_says(node)
+                .unwrap_or_else(|| self.shared.groups.lives(node))
+    }
+
+    /// What gossip says of a node, once it has heard of it.
+    fn gossip_says(&self, node: NodeId) -> Option<bool> {
+        let view = self.shared.liveness.as_ref()?.borrow().clone();
+        // By id: a node that has lost its directory lives under its old name as another one.
+        let mut heard = view.nodes.values();
+        let heard = heard.find(|it| it.announcement.node_id == node)?;
+        Some(heard.liveness == membership::Liveness::Alive)
     }
 }

@@ -79,6 +79,11 @@ impl Groups {
         self.home.inbox.knows(node)
     }
 
+    /// Whether a node was heard of within the last second.
+    pub fn lives(&self, node: NodeId) -> bool {
+        self.home.inbox.signs().lives(node)
+    }
+
     /// Hands what another node said to its group.
     pub async fn receive(&self, from: NodeId, request: RaftRequest) -> RaftResponse {
         let call = request.call;
