@@ -9,6 +9,10 @@ export CARGO_TERM_COLOR ?= auto
 ARGS ?=
 # Seconds that each fuzz target runs.
 FUZZ_SECONDS ?= 10
+# How many seeds the simulation runs, with which faults (mixed or power), and from which seed on.
+SEEDS ?= 50
+FAULTS ?= mixed
+FROM ?= 1
 # Which benchmark `make bench` runs: see `cargo run -p kelda-bench -- --help`.
 BENCH ?= all
 # Which faults `make chaos` injects and how often, such as "--scale 0.1" or "kill-leader wipe": see tests/long_run.rs.
@@ -18,7 +22,7 @@ STEP = @printf '\n== %s\n'
 # Makes target/debug/kelda as the tests do: another set of packages would have other features, and build them anew.
 BINARY = cargo test --workspace --locked --no-run --quiet
 
-.PHONY: help run test verify fmt lint doc unit deny buf baseline grpcurl examples cluster fuzz bench chaos tools
+.PHONY: help run test verify fmt lint doc unit deny buf baseline grpcurl examples cluster simulation fuzz bench chaos tools
 
 help: ## Lists the targets.
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
@@ -30,12 +34,13 @@ run: ## Builds the release binary and runs a broker on this machine, with its da
 	@echo "running target/release/kelda dev $(ARGS): a one-node broker on loopback; Ctrl-C stops it"
 	@exec target/release/kelda dev $(ARGS)
 
-test: verify grpcurl examples cluster fuzz ## Sets up what it needs and runs every check and every test.
+test: verify grpcurl examples cluster simulation fuzz ## Sets up what it needs and runs every check and every test.
 
 verify: tools ## Runs what every change must pass: format, lints, contract, dependencies, docs, unit and integration tests.
 	$(STEP) "format"
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo fmt --manifest-path tests/simulation/Cargo.toml --check
 	@$(MAKE) --no-print-directory buf deny lint doc unit
 
 tools:
@@ -44,6 +49,7 @@ tools:
 fmt: tools ## Formats the Rust sources.
 	cargo fmt --all
 	cargo fmt --manifest-path fuzz/Cargo.toml
+	cargo fmt --manifest-path tests/simulation/Cargo.toml
 
 lint: tools ## Runs clippy over all code and refuses any warning.
 	$(STEP) "lints"
@@ -92,6 +98,13 @@ cluster: tools ## Starts clusters of two and three nodes by hand, and kills a le
 	$(STEP) "cluster"
 	@$(BINARY)
 	tests/test_cluster.sh target/debug/kelda
+
+# In its directory, for the flags in its .cargo.
+simulation: tools ## Simulates clusters whose nodes, disks and network fail, SEEDS of them with FAULTS from seed FROM on.
+	$(STEP) "simulation"
+	cd tests/simulation && cargo test --locked --quiet
+	@mkdir -p tests/simulation/target
+	cd tests/simulation && cargo run --locked --quiet -- $(SEEDS) --faults $(FAULTS) --from $(FROM) --report target/report.jsonl
 
 fuzz: tools ## Fuzzes every decoder for FUZZ_SECONDS each, where a nightly toolchain is installed.
 	$(STEP) "fuzzing"

@@ -2,7 +2,7 @@
 //! raise a group's term and depose its leader.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
@@ -40,7 +40,7 @@ enum Refusal {
 /// The groups that run on this node, for what other nodes say to them. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Inbox {
-    groups: Arc<RwLock<HashMap<GroupId, Arc<Seat>>>>,
+    groups: Arc<RwLock<BTreeMap<GroupId, Arc<Seat>>>>,
     catalog: Arc<OnceLock<watch::Receiver<CatalogView>>>,
     signs: Signs,
 }
@@ -56,7 +56,7 @@ impl Inbox {
         groups.remove(&group);
     }
 
-    /// All groups.
+    /// All groups, in order of their ids.
     pub(super) fn seats(&self) -> Vec<Arc<Seat>> {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
         groups.values().cloned().collect()

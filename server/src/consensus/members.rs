@@ -101,6 +101,11 @@ impl Group {
         if server.state != ServerState::Leader || self.handing_over.load(Ordering::Acquire) {
             return false;
         }
+        // openraft hands leadership on by itself once a leader is left out.
+        let committed = server.committed_membership_config.membership();
+        if committed.get_node(&server.id).is_none() {
+            return false;
+        }
         let term = server.vote.leader_id().term;
         let data = self.raft.data_metrics();
         let applied = data.borrow_watched().last_applied;

@@ -16,6 +16,8 @@ mod log_store;
 mod machines;
 mod members;
 mod network;
+#[cfg(feature = "simulation")]
+mod observe;
 mod pulse;
 mod quiesce;
 mod retention;
@@ -40,12 +42,20 @@ pub use groups::Groups;
 pub use leaving::Standing;
 pub use machines::{CatalogView, PartitionView};
 pub use members::Members;
+#[cfg(feature = "simulation")]
+pub use observe::{Observation, Observations, seeded};
 
 use crate::{
     machine::{catalog as catalog_machine, partition},
     storage::Part,
     types::NodeId,
 };
+
+/// Where openraft's tasks run, and where its random numbers come from.
+#[cfg(not(feature = "simulation"))]
+type Runtime = openraft::impls::TokioRuntime;
+#[cfg(feature = "simulation")]
+type Runtime = observe::Seeded;
 
 openraft::declare_raft_types!(
     /// The types of every group.
@@ -54,6 +64,7 @@ openraft::declare_raft_types!(
         R = Reply,
         NodeId = NodeId,
         Node = Member,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, state_machine::StateMachine>;

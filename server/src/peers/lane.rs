@@ -24,7 +24,8 @@ const PENDING_MAX: usize = 4096;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-type Answer = Result<raft_response::Message, PeerError>;
+/// What a node answered, or why it did not.
+pub type Answer = Result<raft_response::Message, PeerError>;
 
 struct Outgoing {
     request: RaftRequest,

@@ -17,7 +17,10 @@ use kelda_proto::{
     internal::v1::{RaftRequest, peer_service_client::PeerServiceClient, raft_response},
     limits::REQUEST_BYTES_MAX,
 };
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::Handle,
+    sync::{oneshot, watch},
+};
 use tonic::{
     ConnectError, Status,
     service::interceptor::InterceptedService,
@@ -26,6 +29,7 @@ use tonic::{
 
 pub use address_book::AddressBook;
 pub use credentials::Credentials;
+pub use lane::Answer;
 
 use crate::types::NodeId;
 use lane::LaneSender;
@@ -113,6 +117,15 @@ struct Shared {
     runtime: Handle,
     lanes: Mutex<HashMap<(NodeId, Lane), LaneSender>>,
     channels: Mutex<HashMap<NodeId, (String, PeerChannel)>>,
+    #[cfg(feature = "simulation")]
+    carrier: Option<Arc<dyn Carrier>>,
+}
+
+/// Carries Raft messages in place of lanes, in simulations.
+#[cfg(feature = "simulation")]
+pub trait Carrier: Send + Sync {
+    /// Takes a message to a node; its answer comes later, or never.
+    fn carry(&self, to: NodeId, lane: Lane, request: RaftRequest) -> oneshot::Receiver<Answer>;
 }
 
 impl Peers {
@@ -126,8 +139,21 @@ impl Peers {
                 runtime: Handle::current(),
                 lanes: Mutex::default(),
                 channels: Mutex::default(),
+                #[cfg(feature = "simulation")]
+                carrier: None,
             }),
         }
+    }
+
+    /// Calls of `node` over a simulated network; only Raft messages get through.
+    #[cfg(feature = "simulation")]
+    pub fn simulated(node: NodeId, carrier: Arc<dyn Carrier>) -> Self {
+        let (_, book) = watch::channel(AddressBook::default());
+        let mut peers = Self::new("simulation".to_owned(), node, book);
+        if let Some(shared) = Arc::get_mut(&mut peers.shared) {
+            shared.carrier = Some(carrier);
+        }
+        peers
     }
 
     /// The way of a first node to nobody.
@@ -158,7 +184,7 @@ impl Peers {
         request: RaftRequest,
         timeout: Duration,
     ) -> Result<raft_response::Message, PeerError> {
-        let answer = self.lane(to, lane).send(request)?;
+        let answer = self.send(to, lane, request)?;
         match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(PeerError::Unreachable {
@@ -167,6 +193,19 @@ impl Peers {
             }),
             Err(_) => Err(PeerError::Timeout(to)),
         }
+    }
+
+    fn send(
+        &self,
+        to: NodeId,
+        lane: Lane,
+        request: RaftRequest,
+    ) -> Result<oneshot::Receiver<Answer>, PeerError> {
+        #[cfg(feature = "simulation")]
+        if let Some(carrier) = &self.shared.carrier {
+            return Ok(carrier.carry(to, lane, request));
+        }
+        self.lane(to, lane).send(request)
     }
 
     /// A channel for single calls to a node. It connects with the first call, and again after it was lost.

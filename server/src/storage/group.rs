@@ -343,7 +343,8 @@ impl GroupStore {
         work: impl FnOnce(&dyn Read) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let shared = self.handle.shared.clone();
-        let read = tokio::task::spawn_blocking(move || {
+        let stepped = shared.stepped;
+        let read = move || {
             let mut work = Some(work);
             let mut found = Err(Error::Closed);
             let read = shared.backend.read(&mut |view| {
@@ -359,7 +360,12 @@ impl GroupStore {
                 Err(Error::Closed) => Err(shared.failure.get().cloned().unwrap_or(Error::Closed)),
                 read => read.and(found),
             }
-        });
+        };
+        if stepped {
+            tokio::task::yield_now().await;
+            return read();
+        }
+        let read = tokio::task::spawn_blocking(read);
         // It fails only when the runtime shuts down.
         read.await.unwrap_or(Err(Error::Closed))
     }

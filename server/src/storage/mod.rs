@@ -15,6 +15,8 @@ mod open;
 mod queue;
 mod reader;
 mod rows;
+#[cfg(feature = "simulation")]
+mod steps;
 mod store;
 mod sweep;
 mod tail;
@@ -28,6 +30,8 @@ mod tests;
 pub use error::{Error, OpenError};
 pub use group::GroupStore;
 pub use marker::{Marker, read_marker, write_marker};
+#[cfg(feature = "simulation")]
+pub use steps::{Mistake, Steps};
 pub use store::Storage;
 pub use token::{delete_token, read_token, write_token};
 pub use types::{

@@ -6,10 +6,12 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+// Stands still where a simulation stops it.
+use tokio::time::Instant;
 
 use super::Error;
 use super::tail::Group;
@@ -245,6 +247,12 @@ impl Queue {
         }
         waiting.drain(batch, bytes_max);
         Taken::Some
+    }
+
+    /// Whether there is something to write now.
+    #[cfg(feature = "simulation")]
+    pub(super) fn is_ready(&self) -> bool {
+        self.lock().ready()
     }
 
     /// Takes no more operations; those that wait are still to be written.

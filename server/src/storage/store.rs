@@ -35,6 +35,8 @@ pub(super) struct Shared {
     pub(super) tail_used: Arc<AtomicUsize>,
     /// The error that ended storage.
     pub(super) failure: OnceLock<Error>,
+    /// There is no thread: a simulation writes step by step, and reads run on the task that asks.
+    pub(super) stepped: bool,
 }
 
 impl Shared {
@@ -191,6 +193,23 @@ impl Storage {
         hooks: Hooks,
     ) -> Result<Storage, OpenError> {
         let path = open::shown_path(&config);
+        let writer = Storage::writer(backend, config, hooks, false)?;
+        let shared = writer.shared().clone();
+        let thread = std::thread::Builder::new()
+            .name("kelda-writer".to_owned())
+            .spawn(move || writer.run_guarded())
+            .map_err(|source| OpenError::Io { path, source })?;
+        Ok(Storage::on(shared, Some(thread), lock))
+    }
+
+    /// A writer that goes on with what a restart has interrupted.
+    pub(super) fn writer(
+        backend: Box<dyn Backend>,
+        config: Config,
+        hooks: Hooks,
+        stepped: bool,
+    ) -> Result<Writer, OpenError> {
+        let path = open::shown_path(&config);
         let mut unfinished = Vec::new();
         backend
             .read(&mut |view| {
@@ -205,21 +224,25 @@ impl Storage {
             hooks,
             tail_used: Arc::default(),
             failure: OnceLock::new(),
+            stepped,
         });
-        let writer = Writer::new(shared.clone(), unfinished);
-        let thread = std::thread::Builder::new()
-            .name("kelda-writer".to_owned())
-            .spawn(move || writer.run_guarded())
-            .map_err(|source| OpenError::Io { path, source })?;
-        Ok(Storage {
+        Ok(Writer::new(shared, unfinished))
+    }
+
+    pub(super) fn on(
+        shared: Arc<Shared>,
+        writer: Option<JoinHandle<Result<(), Error>>>,
+        lock: Option<File>,
+    ) -> Storage {
+        Storage {
             handle: Arc::new(Handle {
                 shared,
                 groups: Mutex::default(),
-                writer: Mutex::new(Some(thread)),
+                writer: Mutex::new(writer),
                 closed: AtomicBool::new(false),
                 lock,
             }),
-        })
+        }
     }
 
     /// Every group that has any row, ascending. Blocks.

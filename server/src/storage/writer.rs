@@ -55,6 +55,10 @@ impl Writer {
         }
     }
 
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// As [`Writer::run`]; a panic of ours counts as a failed write, because the queue would never move again.
     pub(super) fn run_guarded(self) -> Result<(), Error> {
         let shared = self.shared.clone();
@@ -93,8 +97,20 @@ impl Writer {
         }
     }
 
+    /// Whether there is something to write now.
+    #[cfg(feature = "simulation")]
+    pub(super) fn is_due(&self) -> bool {
+        !self.sweeps.is_empty() || self.shared.queue.is_ready()
+    }
+
+    /// Takes what the next transaction is made of, without waiting.
+    #[cfg(feature = "simulation")]
+    pub(super) fn take(&self, batch: &mut Vec<Operation>) {
+        self.shared.queue.take(batch, TRANSACTION_BYTES, true);
+    }
+
     /// Writes the operations of `batch`, and a step of a deletion if one is pending, and tells who waited.
-    fn commit(&mut self, batch: &mut Vec<Operation>) -> Result<(), Error> {
+    pub(super) fn commit(&mut self, batch: &mut Vec<Operation>) -> Result<(), Error> {
         self.finish_deletions_in_the_way(batch)?;
         let bytes: usize = batch.iter().map(|operation| operation.bytes).sum();
         let step = self.plan(match bytes {
@@ -201,7 +217,7 @@ impl Writer {
     }
 
     /// Tells the process first, then everybody who waits.
-    fn fail(self, batch: Vec<Operation>, error: Error) {
+    pub(super) fn fail(self, batch: Vec<Operation>, error: Error) {
         let error = self.shared.fail(error);
         let sweeping = self.sweeps.into_values().flat_map(|sweep| sweep.waiting);
         for operation in batch.into_iter().chain(sweeping) {

@@ -2,6 +2,9 @@
 //!
 //! Writes go to a live image; a sync makes them durable. When the power fails, any subset of the unsynced writes
 //! survives, in part or whole, in units of a sector.
+//!
+//! `tests/simulation` includes this file: it needs the standard library and redb alone.
+#![allow(dead_code, reason = "the simulation uses more of it")]
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,6 +89,26 @@ impl Disk {
             Some(Fault::Power(at) | Fault::Call(at)) => platter.calls >= at,
             None => false,
         })
+    }
+
+    /// Lets something go wrong from now on, its calls counted from here.
+    pub(super) fn plan(&self, fault: Fault) {
+        self.with(|platter| {
+            platter.fault = Some(match fault {
+                Fault::Power(at) => Fault::Power(platter.calls + at),
+                Fault::Call(at) => Fault::Call(platter.calls + at),
+            });
+        });
+    }
+
+    /// Writes and syncs so far.
+    pub(super) fn calls(&self) -> u64 {
+        self.with(|platter| platter.calls)
+    }
+
+    /// What the operating system has after its process was killed.
+    pub(super) fn after_kill(&self) -> Vec<u8> {
+        self.with(|platter| platter.live.clone())
     }
 
     /// What is found after the power comes back.
