@@ -154,6 +154,21 @@ impl Drop for Tasks {
     }
 }
 
+/// What keeps the groups of this node as they are to be.
+fn keep_groups(
+    groups: &Groups,
+    catalog: &CatalogGroup,
+    directory: &watch::Receiver<Arc<directory::Directory>>,
+) -> [JoinHandle<()>; 5] {
+    [
+        tokio::spawn(members::keep_catalog(catalog.clone())),
+        tokio::spawn(members::keep_partitions(directory.clone())),
+        tokio::spawn(members::notice_removal(catalog.clone(), groups.node())),
+        tokio::spawn(groups.clone().keep_pulse(catalog.clone())),
+        tokio::spawn(groups.clone().quiesce_idle()),
+    ]
+}
+
 impl Broker {
     /// Starts a broker on the current runtime, which from then on carries its groups, and waits until every partition
     /// of the catalog is open or known to be broken.
@@ -173,11 +188,7 @@ impl Broker {
             stored: Arc::default(),
         };
         let (directory, follower) = follower::follow(opener, catalog.watch(), &storage).await;
-        let keep_catalog = members::keep_catalog(catalog.clone());
-        let keep_partitions = members::keep_partitions(directory.clone());
-        let notice_removal = members::notice_removal(catalog.clone(), groups.node());
-        let keep_pulse = groups.clone().keep_pulse(catalog.clone());
-        let quiesce_idle = groups.clone().quiesce_idle();
+        let keepers = keep_groups(&groups, &catalog, &directory);
         let leaders = Arc::new(route::Leaders::default());
         let retention = retention::run(
             directory.clone(),
@@ -208,14 +219,9 @@ impl Broker {
             }),
         };
         gauges::register(&broker);
-        let tasks = vec![
+        let mut tasks = vec![
             follower,
             tokio::spawn(retention),
-            tokio::spawn(keep_catalog),
-            tokio::spawn(keep_partitions),
-            tokio::spawn(notice_removal),
-            tokio::spawn(keep_pulse),
-            tokio::spawn(quiesce_idle),
             tokio::spawn(broker.clone().keep_ready()),
             tokio::spawn(placement::report(
                 broker.clone(),
@@ -226,6 +232,7 @@ impl Broker {
                 config.rebalance_interval,
             )),
         ];
+        tasks.extend(keepers);
         (broker, Tasks(tasks))
     }
 
