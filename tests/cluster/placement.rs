@@ -3,83 +3,22 @@
 use std::collections::BTreeMap;
 
 use kelda_proto::v1::{
-    DrainNodeRequest, ErrorReason, FetchRequest, GetAssignmentPlanRequest, ListNodesRequest, Node,
-    PartitionPlace, ProduceRequest, Record, RemoveNodeRequest, TransferLeadershipRequest,
-    UpdateTopicRequest, WatchClusterRequest, WatchClusterResponse,
-    cluster_service_client::ClusterServiceClient, consume_service_client::ConsumeServiceClient,
-    produce_service_client::ProduceServiceClient, topic_service_client::TopicServiceClient,
-    watch_cluster_response::Event,
+    ErrorReason, FetchRequest, GetAssignmentPlanRequest, ProduceRequest, Record,
+    TransferLeadershipRequest, UpdateTopicRequest, WatchClusterRequest, WatchClusterResponse,
+    consume_service_client::ConsumeServiceClient, produce_service_client::ProduceServiceClient,
+    topic_service_client::TopicServiceClient, watch_cluster_response::Event,
 };
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use crate::support::{
-    cluster::{Cluster, Options, Ports},
+    cluster::{
+        Cluster,
+        operator::{drain, node_is, nodes, places, remove, service, settled},
+    },
     connect,
     wait::{eventually, soon},
 };
-
-/// The stub of a node.
-async fn service(cluster: &Cluster, at: usize) -> ClusterServiceClient<Channel> {
-    ClusterServiceClient::new(connect(cluster.addresses()[at]).await)
-}
-
-async fn nodes(cluster: &Cluster, at: usize) -> Option<Vec<Node>> {
-    let mut service = service(cluster, at).await;
-    let nodes = service.list_nodes(ListNodesRequest {}).await;
-    Some(nodes.ok()?.into_inner().nodes)
-}
-
-/// Waits until a node, as another one says, is as it should be.
-async fn node_is(cluster: &Cluster, at: usize, id: u64, what: &str, is: impl Fn(&Node) -> bool) {
-    eventually(what, async || {
-        let nodes = nodes(cluster, at).await?;
-        let node = nodes.iter().find(|node| node.id == id)?;
-        is(node).then_some(())
-    })
-    .await;
-}
-
-/// Where all partitions are, as a new watcher is told.
-async fn places(cluster: &Cluster, at: usize) -> Option<Vec<PartitionPlace>> {
-    let mut service = service(cluster, at).await;
-    let stream = service.watch_cluster(WatchClusterRequest::default());
-    let mut stream = stream.await.ok()?.into_inner();
-    let mut places = Vec::new();
-    while let Ok(Some(message)) = stream.message().await {
-        let Some(Event::State(state)) = message.event else {
-            break;
-        };
-        places.extend(state.partitions);
-        if !state.more {
-            return Some(places);
-        }
-    }
-    None
-}
-
-/// Waits until all partitions have a leader and that many replicas in their groups; returns where they are.
-async fn settled(cluster: &Cluster, at: usize, replicas: usize) -> Vec<PartitionPlace> {
-    eventually("all partitions have their replicas", async || {
-        let places = places(cluster, at).await?;
-        let settled =
-            |it: &PartitionPlace| it.settled && it.leader != 0 && it.replicas.len() == replicas;
-        (!places.is_empty() && places.iter().all(settled)).then_some(places)
-    })
-    .await
-}
-
-async fn drain(cluster: &Cluster, node: u64, undo: bool) -> Result<(), Status> {
-    let request = DrainNodeRequest { node, undo };
-    let drained = service(cluster, 1).await.drain_node(request).await;
-    drained.map(|_| ())
-}
-
-async fn remove(cluster: &Cluster, node: u64, force: bool) -> Result<bool, Status> {
-    let request = RemoveNodeRequest { node, force };
-    let removed = service(cluster, 1).await.remove_node(request).await;
-    removed.map(|removed| removed.into_inner().removed)
-}
 
 async fn set_factor(cluster: &Cluster, replication_factor: i32) -> Result<(), Status> {
     let channel = connect(cluster.addresses()[0]).await;
@@ -140,22 +79,13 @@ fn assert_refused<T: std::fmt::Debug>(refused: Result<T, Status>, code: Code, re
     assert_eq!((status.code(), &*named), (code, reason.as_str_name()));
 }
 
-fn node4(cluster: &Cluster) -> Options {
-    let seed = cluster[0].cluster_address().expect("it is of a cluster");
-    Options {
-        seeds: vec![seed.to_string()],
-        ..Options::new("node4", &Ports::cluster())
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_gets_its_share_when_it_joins_and_leaves_nothing_behind_when_it_goes() {
     let mut cluster = Cluster::start(3).await;
     cluster.create_topic("orders", 4, 3).await;
     produce(&cluster, 4, "before").await;
-    let options = node4(&cluster);
-    cluster.add(options);
-    cluster[3].start();
+    let at = cluster.join("node4");
+    assert_eq!(at, 3);
     node_is(&cluster, 1, 4, "the new node has its share", |node| {
         node.alive && node.replica_count == 3
     })

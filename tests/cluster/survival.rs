@@ -64,3 +64,8 @@ async fn nodes_stopped_in_order_one_after_the_other_under_load_lose_nothing() {
 async fn a_leader_that_loses_its_disk_under_load_loses_nothing() {
     survive(Kind::Wipe, 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_joins_and_leaves_for_good_under_load_loses_nothing() {
+    survive(Kind::Grow, 1).await;
+}

@@ -84,7 +84,7 @@ impl Report {
             machine.disk,
             machine.file_system
         );
-        text += "The gap is the time from a fault to the first acknowledgement that each of three retrying producers gets for an attempt that it began after the fault; that of the slowest counts. For `roll` it is that of stopping a leader in order.\n\n";
+        text += "The gap is the time from a fault to the first acknowledgement that each of three retrying producers gets for an attempt that it began after the fault; that of the slowest counts. For `roll` it is that of stopping a leader in order; for `grow` there is one each for joining, draining, and leaving.\n\n";
         text += "| fault | injected | operations ok | failed | unknown | ok outside of faults | violations | repeats stored once | entries compared | gap p50 | gap p99 | longest | minutes |\n";
         text += "|---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
         text.extend(self.tallies.iter().map(row));

@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports, reason = "both runs use some of it")]
 
 mod cuts;
+mod growth;
 mod kills;
 mod replicas;
 mod restarts;
@@ -37,10 +38,12 @@ pub(crate) enum Kind {
     Roll,
     /// The leader is killed and loses its disk: it comes back as a new node.
     Wipe,
+    /// A new node joins and gets replicas, is emptied, taken out of the cluster and stopped.
+    Grow,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::KillLeader,
         Self::KillAll,
         Self::FreezeLeader,
@@ -50,6 +53,7 @@ impl Kind {
         Self::DeafenLeader,
         Self::Roll,
         Self::Wipe,
+        Self::Grow,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -63,6 +67,7 @@ impl Kind {
             Self::DeafenLeader => "deafen-leader",
             Self::Roll => "roll",
             Self::Wipe => "wipe",
+            Self::Grow => "grow",
         }
     }
 
@@ -73,7 +78,7 @@ impl Kind {
             Self::KillAll | Self::FreezeLeader => 20,
             Self::CutLeader => 17,
             Self::CutMinority | Self::MuteLeader | Self::DeafenLeader => 11,
-            Self::Roll => 10,
+            Self::Roll | Self::Grow => 10,
             Self::Wipe => 3,
         }
     }
@@ -114,6 +119,7 @@ impl Kind {
             Self::DeafenLeader => cuts::deafen_leader(stage).await,
             Self::Roll => restarts::roll(stage).await,
             Self::Wipe => restarts::wipe(stage).await,
+            Self::Grow => growth::grow_and_shrink(stage).await,
         }
     }
 }

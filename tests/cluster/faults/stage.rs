@@ -56,7 +56,7 @@ impl Stage {
         })
     }
 
-    /// Waits until clients get on, injects a fault, and waits until all nodes serve.
+    /// Waits until clients get on, injects a fault, and waits until all nodes that run serve.
     pub(crate) async fn inject(&mut self, kind: Kind) {
         self.workload.progress(BETWEEN).await;
         let from = self.workload.moment();
@@ -84,8 +84,11 @@ impl Stage {
         let all = Operations::outside(&verdict, &[]);
         let mut directories = Vec::new();
         for node in self.cluster.nodes() {
-            let ended = node.terminate().await;
-            assert!(ended.success(), "it does not stop in order: {ended}");
+            // One that has left for good has stopped already, and is compared with the others all the same.
+            if node.runs() {
+                let ended = node.terminate().await;
+                assert!(ended.success(), "it does not stop in order: {ended}");
+            }
             directories.push(node.directory().to_owned());
         }
         let (compared, divergences) = replicas::compare(&directories).await;
@@ -128,10 +131,13 @@ impl Stage {
         tokio::time::sleep(self.lasts).await;
     }
 
+    /// Waits until all that run serve, and know of all that the cluster has.
     pub(super) async fn ready(&mut self) {
         let nodes = self.nodes;
         for node in self.cluster.nodes() {
-            node.ready(nodes).await;
+            if node.runs() {
+                node.ready(nodes).await;
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ mod binary;
 mod moving;
 mod network;
 mod node;
+pub(crate) mod operator;
 mod ports;
 mod proxy;
 mod workload;
@@ -109,6 +110,18 @@ impl Cluster {
     pub(crate) fn add(&mut self, options: Options) {
         let directory = self.directory.as_ref().expect("it is there until the end");
         self.nodes.push(Node::new(directory.path(), options));
+    }
+
+    /// Starts one more node, which the first one is the seed of, and returns its place.
+    pub(crate) fn join(&mut self, name: &str) -> usize {
+        let seed = self[0].cluster_address().expect("it is of a cluster");
+        self.add(Options {
+            seeds: vec![seed.to_string()],
+            ..Options::new(name, &Ports::cluster())
+        });
+        let at = self.nodes.len() - 1;
+        self[at].start();
+        at
     }
 
     pub(crate) fn nodes(&mut self) -> &mut [Node] {
