@@ -178,6 +178,8 @@ impl Node {
         if !drained {
             tracing::warn!("some calls did not end in time and were cut off");
         }
+        // It may have been given a lead meanwhile.
+        self.broker.hand_over().await;
         self.tasks.stop().await;
         self.following.stop();
         self.broker.stop().await;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use kelda_proto::v1::{
-    ErrorReason, FetchRequest, GetAssignmentPlanRequest, ProduceRequest, Record,
-    TransferLeadershipRequest, UpdateTopicRequest, WatchClusterRequest, WatchClusterResponse,
-    consume_service_client::ConsumeServiceClient, produce_service_client::ProduceServiceClient,
-    topic_service_client::TopicServiceClient, watch_cluster_response::Event,
+    CreateTopicRequest, ErrorReason, FetchRequest, GetAssignmentPlanRequest, ProduceRequest,
+    Record, TransferLeadershipRequest, UpdateTopicRequest, WatchClusterRequest,
+    WatchClusterResponse, consume_service_client::ConsumeServiceClient,
+    produce_service_client::ProduceServiceClient, topic_service_client::TopicServiceClient,
+    watch_cluster_response::Event,
 };
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
@@ -118,6 +119,30 @@ async fn a_node_gets_its_share_when_it_joins_and_leaves_nothing_behind_when_it_g
         records(&cluster, 4).await,
         vec![["before", "on four nodes", "after"]; 4]
     );
+}
+
+/// The others stop listening to a node that is removed, so it must have handed its vote over by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_nodes_the_one_that_votes_on_the_catalog_can_go() {
+    let mut cluster = Cluster::start(2).await;
+    cluster.create_topic("orders", 2, 1).await;
+    produce(&cluster, 2, "before").await;
+    drain(&cluster, 1, false).await.expect("one is enough");
+    node_is(&cluster, 1, 1, "the founder is empty", |node| {
+        node.draining && node.replica_count == 0
+    })
+    .await;
+    assert!(remove(&cluster, 1, false).await.expect("it is empty"));
+    cluster[0].kill();
+    let channel = connect(cluster.addresses()[1]).await;
+    let request = CreateTopicRequest {
+        name: "after".to_owned(),
+        ..CreateTopicRequest::default()
+    };
+    let mut topics = TopicServiceClient::new(channel);
+    let created = topics.create_topic(request).await;
+    created.expect("the catalog has a leader");
+    assert_eq!(records(&cluster, 2).await, vec![["before"]; 2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,6 +12,7 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 use super::directory::Directory;
 use crate::{
     consensus::{CatalogGroup, CatalogView, Group, Members},
+    machine::catalog::Node,
     types::{GroupId, NodeId},
 };
 
@@ -185,7 +186,7 @@ fn catalog_members(catalog: &CatalogView, group: &Group, replace_silent: bool) -
         addresses: addresses
             .map(|node| (node.id, node.raft_address.clone()))
             .collect(),
-        ..choose(&nodes, &group.members().voters, &present)
+        ..choose(&nodes, &staying(catalog), &group.members().voters, &present)
     }
 }
 
@@ -212,16 +213,26 @@ fn say_farewell(
     !kept.is_empty()
 }
 
+/// The nodes that are not emptied to be taken out: once one is removed, the others listen to it no more, and it could
+/// not hand its vote over.
+fn staying(catalog: &CatalogView) -> BTreeSet<NodeId> {
+    let leaves = |node: &&Node| node.draining && catalog.replicas_on(node.id) == 0;
+    let staying = catalog.nodes().filter(|node| !leaves(node));
+    staying.map(|node| node.id).collect()
+}
+
 fn choose(
     nodes: &BTreeSet<NodeId>,
+    staying: &BTreeSet<NodeId>,
     voters: &BTreeSet<NodeId>,
     present: &BTreeSet<NodeId>,
 ) -> Members {
-    let count = match nodes.len().min(CATALOG_VOTERS_MAX) {
+    let able = if staying.is_empty() { nodes } else { staying };
+    let count = match able.len().min(CATALOG_VOTERS_MAX) {
         0 => 0,
         count => count - (count + 1) % 2,
     };
-    let mut ranked: Vec<NodeId> = nodes.iter().copied().collect();
+    let mut ranked: Vec<NodeId> = able.iter().copied().collect();
     ranked.sort_by_key(|node| (!present.contains(node), !voters.contains(node), *node));
     let voters: BTreeSet<NodeId> = ranked.into_iter().take(count).collect();
     Members {
@@ -240,17 +251,27 @@ mod tests {
     }
 
     fn voters(nodes: &[u64], voters: &[u64], present: &[u64]) -> BTreeSet<NodeId> {
-        choose(&set(nodes), &set(voters), &set(present)).voters
+        choose(&set(nodes), &set(nodes), &set(voters), &set(present)).voters
     }
 
     #[test]
     fn an_odd_number_votes_on_the_catalog_and_at_most_five() {
         for (nodes, expected) in [(1, 1), (2, 1), (3, 3), (4, 3), (5, 5), (6, 5), (9, 5)] {
             let all: Vec<u64> = (1..=nodes).collect();
-            let members = choose(&set(&all), &set(&[1]), &set(&all));
+            let members = choose(&set(&all), &set(&all), &set(&[1]), &set(&all));
             assert_eq!(members.voters.len(), expected, "{nodes}");
             assert_eq!(members.learners.len() + expected, all.len());
         }
+    }
+
+    #[test]
+    fn who_is_about_to_go_has_no_vote() {
+        let both = set(&[1, 2]);
+        let members = choose(&both, &set(&[2]), &set(&[1]), &both);
+        assert_eq!(members.voters, set(&[2]));
+        assert_eq!(members.learners, set(&[1]));
+        let members = choose(&both, &set(&[]), &set(&[1]), &both);
+        assert_eq!(members.voters, set(&[1]), "somebody has to");
     }
 
     #[test]

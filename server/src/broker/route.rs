@@ -146,6 +146,9 @@ impl Broker {
             handle.topic.partitions.get(number)
         });
         let Some(placed) = placed else { return };
+        if let Ok(Ok(partition)) = directory.topic(topic).and_then(|it| it.slot(number)) {
+            partition.group.group().rouse();
+        }
         let next = leader.filter(|leader| *leader != asked).or_else(|| {
             let at = placed.replicas.iter().position(|node| *node == asked);
             let next = at.map_or(0, |at| (at + 1) % placed.replicas.len().max(1));

@@ -128,6 +128,11 @@ impl Group {
         self.seat.is_quiesced()
     }
 
+    /// Lets a quiesced group look for its leader: it is not where it was.
+    pub fn rouse(&self) {
+        self.seat.rouse();
+    }
+
     /// Id.
     pub fn id(&self) -> GroupId {
         self.id

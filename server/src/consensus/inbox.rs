@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use kelda_proto::internal::v1::{RaftRequest, raft_request as request, raft_response as response};
-use openraft::{alias::SnapshotOf, async_runtime::WatchReceiver};
+use openraft::{alias::SnapshotOf, async_runtime::WatchReceiver, raft::AppendEntriesResponse};
 use tokio::sync::watch;
 
 use super::{CatalogView, Raft, TypeConfig, encode, quiesce, seat::Seat, signs::Signs, wire};
@@ -163,10 +163,16 @@ impl Inbox {
             request::Message::Append(append) => {
                 let append = wire::from_append_request(append)?;
                 speaks_for_itself(from, append.vote.leader_id().node_id)?;
+                // Before the leader can hear of it, and once more for one that is new here.
+                if seat.leader() == Some(from) {
+                    seat.follow(from);
+                }
                 let answer = raft.append_entries(append).await;
-                Ok(wire::append_response(
-                    &answer.map_err(|error| failed(&error))?,
-                ))
+                let answer = answer.map_err(|error| failed(&error))?;
+                if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                    seat.follow(from);
+                }
+                Ok(wire::append_response(&answer))
             }
             request::Message::Snapshot(snapshot) => {
                 let vote = wire::vote(snapshot.vote)?;
@@ -210,17 +216,23 @@ impl Inbox {
         if self.signs.may_have_promised() {
             return Err(Refusal::MayHavePromised);
         }
+        // openraft forgets what it has promised a leader once its lease was ended.
+        let promised = seat.promised_to().filter(|leader| *leader != candidate);
+        if let Some(leader) = promised {
+            return Err(Refusal::LeaderLives(leader));
+        }
         let leader = seat.leader().filter(|leader| *leader != candidate);
         let Some(leader) = leader.filter(|_| seat.is_quiesced()) else {
             return Ok(());
         };
-        if leader == seat.node() {
-            // The candidate has not heard of it: now it will.
-            seat.wake().await;
-        } else if !self.signs.lives(leader) {
-            return Ok(());
+        let lives = leader == seat.node() || self.signs.lives(leader);
+        // The candidate has not heard of the leader: now it will, or both elect another.
+        seat.wake().await;
+        if lives {
+            Err(Refusal::LeaderLives(leader))
+        } else {
+            Ok(())
         }
-        Err(Refusal::LeaderLives(leader))
     }
 
     /// Whether a node may say this to a group.

@@ -81,13 +81,14 @@ impl Group {
     /// As [`Group::leads`]; a group that was quiesced is woken for it, and so it takes a round trip.
     pub async fn confirm_lead(&self) -> bool {
         self.seat.touch();
-        if self.leads() {
-            return true;
-        }
         if !self.may_lead() {
             return false;
         }
+        // Also while it is still undisputed: nothing would tell its members soon that it goes on.
         self.seat.wake().await;
+        if self.leads() {
+            return true;
+        }
         let mut data = self.raft.data_metrics();
         let confirmed = async { while !self.leads() && data.changed().await.is_ok() {} };
         // Safe to cancel: it only watches.

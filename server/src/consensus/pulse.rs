@@ -28,7 +28,8 @@ struct Pulse {
     /// Nodes that have not answered yet.
     asked: BTreeSet<NodeId>,
     answers: JoinSet<NodeId>,
-    takeovers: JoinSet<()>,
+    /// Takeovers, and groups that are woken: a group that stands still must not hold up the pulse.
+    work: JoinSet<()>,
 }
 
 impl Groups {
@@ -41,7 +42,7 @@ impl Groups {
             dead: BTreeSet::new(),
             asked: BTreeSet::new(),
             answers: JoinSet::new(),
-            takeovers: JoinSet::new(),
+            work: JoinSet::new(),
         };
         pulse.run().await;
     }
@@ -56,7 +57,7 @@ impl Pulse {
                 self.ask(&nodes);
                 beat = Instant::now() + INTERVAL;
             }
-            self.look(&nodes).await;
+            self.look(&nodes);
             let deaths = nodes.iter().filter(|node| !self.dead.contains(node));
             let deaths = deaths.map(|node| self.signs().silent_since(*node) + DEAD_AFTER);
             let wake = deaths.min().map_or(beat, |death| death.min(beat));
@@ -69,7 +70,7 @@ impl Pulse {
                     }
                     Err(_) => self.asked.clear(),
                 },
-                Some(_) = self.takeovers.join_next() => {}
+                Some(_) = self.work.join_next() => {}
             }
         }
     }
@@ -111,7 +112,7 @@ impl Pulse {
     }
 
     /// Looks who has died, and who has come back.
-    async fn look(&mut self, nodes: &[NodeId]) {
+    fn look(&mut self, nodes: &[NodeId]) {
         self.dead.retain(|node| nodes.contains(node));
         for node in nodes.iter().copied() {
             let lives = self.signs().lives(node);
@@ -120,7 +121,7 @@ impl Pulse {
                 self.take_over(node);
             } else if lives && self.dead.remove(&node) {
                 tracing::info!(%node, "node is heard of again");
-                self.wake_for(node).await;
+                self.wake_for(node);
             }
         }
     }
@@ -130,16 +131,18 @@ impl Pulse {
         for seat in home.inbox.seats() {
             if seat.leader() == Some(dead) {
                 let takeover = takeover::run(seat, home.inbox.signs().clone(), dead);
-                self.takeovers.spawn(takeover);
+                self.work.spawn(takeover);
             }
         }
     }
 
     /// Groups that this node leads may have something for a node that was away.
-    async fn wake_for(&self, node: NodeId) {
+    fn wake_for(&mut self, node: NodeId) {
         for seat in self.groups.home.inbox.seats() {
-            if seat.is_quiesced() && leads_for(&seat, node) {
-                seat.wake().await;
+            if leads_for(&seat, node) {
+                // One that is about to be quiesced without the node is not, either.
+                seat.touch();
+                self.work.spawn(async move { seat.wake().await });
             }
         }
     }

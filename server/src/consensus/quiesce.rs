@@ -28,6 +28,11 @@ impl Groups {
     pub async fn quiesce_idle(self) {
         loop {
             tokio::time::sleep(LOOK_AGAIN).await;
+            for seat in self.home.inbox.seats() {
+                if seat.is_quiesced() && !is_led(&self, &seat) {
+                    seat.rouse();
+                }
+            }
             let seats = self.home.inbox.seats().into_iter();
             let idle =
                 seats.filter(|seat| !seat.is_quiesced() && seat.quiet_looks() >= QUIET_LOOKS);
@@ -36,6 +41,14 @@ impl Groups {
                 .await;
         }
     }
+}
+
+/// Whether a quiesced group has a leader whose node lives, as far as this node knows.
+fn is_led(groups: &Groups, seat: &Seat) -> bool {
+    let leader = seat.leader();
+    leader.is_some_and(|leader| {
+        leader == seat.node() || (groups.knows(leader) && groups.lives(leader))
+    })
 }
 
 /// What all members of an idle group have.
@@ -54,11 +67,13 @@ async fn quiesce(home: &Home, seat: Arc<Seat>) {
         .others
         .iter()
         .map(|member| ask(home, &seat, &idle, *member));
-    if future::join_all(asked)
+    let agreed = future::join_all(asked)
         .await
         .into_iter()
-        .all(|agreed| agreed)
-    {
+        .all(|agreed| agreed);
+    // A member may have come back meanwhile, that was not asked.
+    let same = self::idle(home, &seat).is_some_and(|now| now.others == idle.others);
+    if agreed && same {
         seat.quiesce(activity);
     }
 }

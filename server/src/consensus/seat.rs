@@ -1,12 +1,13 @@
 //! A group's seat on this node: whether it is awake, with heartbeats and elections by timeout, or quiesced.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::{ServerState, async_runtime::WatchReceiver};
 use tokio::time::Instant;
 
-use super::{Raft, leaving};
+use super::{Raft, leaving, members::LEASE};
 use crate::types::{GroupId, LogIndex, NodeId};
 
 /// How long a group that was woken may take to hear of a quorum again.
@@ -18,7 +19,10 @@ pub(super) struct Seat {
     pub(super) raft: Raft,
     /// The entry that once left this node out of the group.
     left: Option<LogIndex>,
-    quiesced: AtomicBool,
+    /// Whether it is quiesced. Held while the clock is switched: they go together.
+    quiesced: Mutex<bool>,
+    /// The leader whose entries or heartbeats were taken last, and when.
+    followed: Mutex<Option<(NodeId, Instant)>>,
     /// Counts what was done, so that whoever quiesces notices what came meanwhile.
     activity: AtomicU64,
     /// What `activity` was at the last look, and how many looks ago it changed.
@@ -35,7 +39,8 @@ impl Seat {
             id,
             raft,
             left,
-            quiesced: AtomicBool::new(false),
+            quiesced: Mutex::new(false),
+            followed: Mutex::new(None),
             activity: AtomicU64::new(0),
             seen: AtomicU64::new(0),
             quiet_looks: AtomicU64::new(0),
@@ -60,7 +65,27 @@ impl Seat {
     }
 
     pub(super) fn is_quiesced(&self) -> bool {
-        self.quiesced.load(Ordering::SeqCst)
+        *self.quiesced()
+    }
+
+    fn quiesced(&self) -> MutexGuard<'_, bool> {
+        // Whoever held it only set it, and switched the clock.
+        self.quiesced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn followed(&self) -> MutexGuard<'_, Option<(NodeId, Instant)>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A leader's entries or heartbeat are taken: it may count on this node for a lease.
+    pub(super) fn follow(&self, leader: NodeId) {
+        *self.followed() = Some((leader, Instant::now()));
+    }
+
+    /// The leader that may count on this node not to elect another.
+    pub(super) fn promised_to(&self) -> Option<NodeId> {
+        let (leader, when) = (*self.followed())?;
+        (when.elapsed() < LEASE).then_some(leader)
     }
 
     /// Whether it sleeps, or was woken so lately that it may not have heard of a quorum yet.
@@ -90,17 +115,27 @@ impl Seat {
 
     /// Heartbeats and elections by timeout end, unless something was asked since `activity`. Whether they did.
     pub(super) fn quiesce(&self, activity: u64) -> bool {
+        let mut quiesced = self.quiesced();
+        // Whoever asks looks at the flag behind it, and so either is seen here or sees what happens here.
         if self.activity() != activity {
             return false;
         }
-        self.quiesced.store(true, Ordering::SeqCst);
+        *quiesced = true;
         self.raft.runtime_config().tick(false);
-        if self.activity() == activity {
-            return true;
-        }
-        // Whoever asked may have looked before it slept.
-        self.rouse();
-        false
+        true
+    }
+
+    /// Elections by timeout end while another way to a leader is tried.
+    pub(super) fn hold(&self) {
+        let mut quiesced = self.quiesced();
+        *quiesced = false;
+        self.raft.runtime_config().tick(false);
+    }
+
+    /// The end of [`Seat::hold`].
+    pub(super) fn release(&self) {
+        let quiesced = self.quiesced();
+        self.raft.runtime_config().tick(!*quiesced);
     }
 
     /// Heartbeats and elections by timeout go on. A leader hears of its quorum again.
@@ -112,15 +147,17 @@ impl Seat {
         }
     }
 
-    fn rouse(&self) -> bool {
-        let slept = self.quiesced.swap(false, Ordering::SeqCst);
-        if slept {
-            let now = self.opened.elapsed().as_millis();
-            self.woken_ms
-                .store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
-            self.quiet_looks.store(0, Ordering::Relaxed);
-            self.raft.runtime_config().tick(true);
+    /// As [`Seat::wake`], for a node that does not lead.
+    pub(super) fn rouse(&self) -> bool {
+        let mut quiesced = self.quiesced();
+        if !std::mem::replace(&mut *quiesced, false) {
+            return false;
         }
-        slept
+        let now = self.opened.elapsed().as_millis();
+        self.woken_ms
+            .store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.quiet_looks.store(0, Ordering::Relaxed);
+        self.raft.runtime_config().tick(true);
+        true
     }
 }

@@ -19,21 +19,24 @@ const ROUNDS: u32 = 8;
 pub(super) async fn run(seat: Arc<Seat>, signs: Signs, dead: NodeId) {
     if let Some((turn, turns)) = turn(&seat, &signs) {
         // Elections by timeout would cut in.
-        seat.raft.runtime_config().tick(false);
+        seat.hold();
         for round in 0..ROUNDS {
             let wait = if round == 0 { turn } else { turns };
             release(&seat, dead).await;
             if led_by_another(&seat, dead, TURN * wait).await || signs.lives(dead) {
                 break;
             }
+            if seat.promised_to().is_some() {
+                continue;
+            }
             release(&seat, dead).await;
             // It fails only with the group.
             let _ = seat.raft.trigger().elect(true).await;
         }
         led_by_another(&seat, dead, TURN).await;
+        seat.release();
     }
     seat.wake().await;
-    seat.raft.runtime_config().tick(true);
 }
 
 /// This node's turn among the survivors, and how many they are; `None` if it has no vote.

@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// Check that all nodes are alive and every partition has a leader and all its replicas; else exit with 1
 ///
-/// JSON: healthy, silent_nodes [names], leaderless_partition_count, unsettled_partition_count.
+/// JSON: healthy, silent_nodes (their names), leaderless_partition_count, unsettled_partition_count.
 #[derive(Debug, Args)]
 pub(crate) struct Health {
     /// Wait until that is so, at most for --timeout

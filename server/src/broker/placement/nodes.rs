@@ -1,6 +1,9 @@
 //! Nodes as clients see them, emptying them and taking them out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use kelda_proto::{
     internal::v1::{
@@ -9,6 +12,7 @@ use kelda_proto::{
     },
     v1,
 };
+use tokio::time::{Instant, sleep};
 
 use super::{Overview, carry_out::Pace, cluster, overview::Known};
 use crate::{
@@ -21,6 +25,11 @@ use crate::{
     telemetry::clock,
     types::NodeId,
 };
+
+/// How long a node that is to go may take to give its vote on the catalog up.
+const VOTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before another look.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 impl Broker {
     /// The nodes of the cluster in ascending order of id.
@@ -90,12 +99,27 @@ impl Broker {
         if partitions > 0 {
             return Err(Error::NodeInUse { node, partitions });
         }
+        self.take_vote(node).await?;
         let remove = command::Command::RemoveNode(RemoveNode { id: node.0 });
         self.change_nodes(node, remove).await?;
         Ok(v1::RemoveNodeResponse {
             removed: true,
             replica_count: 0,
         })
+    }
+
+    /// Waits until a node that is to go votes on the catalog no more, see `members.rs`.
+    async fn take_vote(&self, node: NodeId) -> Result<(), Error> {
+        let group = self.shared.catalog.group();
+        let deadline = Instant::now() + VOTE_TIMEOUT;
+        while group.members().voters.contains(&node) {
+            if Instant::now() >= deadline {
+                return Err(Error::NotReady);
+            }
+            self.set_draining(node, true).await?;
+            sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
     }
 
     async fn replace_dead(&self, node: NodeId) -> Result<(), Error> {
