@@ -247,7 +247,7 @@ mod tests {
             .collect()
     }
 
-    const ALL: [&str; 64] = [
+    const ALL: [&str; 68] = [
         "kelda",
         "--node-id",
         "n2",
