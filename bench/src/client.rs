@@ -12,11 +12,11 @@ use serde::Deserialize;
 
 use crate::workspace::Workspace;
 
-/// Runs commands against one broker.
-#[derive(Clone, Copy, Debug)]
+/// Runs commands against one broker, or the first that answers of several.
+#[derive(Clone, Debug)]
 pub(crate) struct Client<'a> {
     workspace: &'a Workspace,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
 }
 
 /// What `kelda bench` measured.
@@ -46,6 +46,28 @@ pub(crate) struct Latency {
     pub(crate) p99: f64,
 }
 
+/// What `kelda topic describe` says of a partition.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Partition {
+    /// Id of the node that leads it; 0 for none.
+    pub(crate) leader: u64,
+    /// How many records were ever written.
+    pub(crate) end_offset: i64,
+}
+
+/// What `kelda cluster nodes` says of a node.
+#[derive(Deserialize)]
+struct Node {
+    id: u64,
+    name: String,
+    address: String,
+}
+
+#[derive(Deserialize)]
+struct Topic {
+    partitions: Vec<Partition>,
+}
+
 impl Load {
     /// The percentiles of a load that has them.
     pub(crate) fn latency(&self) -> Result<Latency> {
@@ -56,7 +78,77 @@ impl Load {
 impl<'a> Client<'a> {
     /// A client of the broker at `address`.
     pub(crate) fn new(workspace: &'a Workspace, address: SocketAddr) -> Self {
-        Self { workspace, address }
+        Self::of_all(workspace, vec![address])
+    }
+
+    /// A client of the brokers at `addresses`.
+    pub(crate) fn of_all(workspace: &'a Workspace, addresses: Vec<SocketAddr>) -> Self {
+        Self {
+            workspace,
+            addresses,
+        }
+    }
+
+    /// Creates a topic of so many partitions and replicas.
+    pub(crate) fn create_placed(&self, topic: &str, partitions: u32, replicas: u32) -> Result<()> {
+        let (partitions, replicas) = (partitions.to_string(), replicas.to_string());
+        self.run(&[
+            "topic",
+            "create",
+            topic,
+            "--partitions",
+            &partitions,
+            "--replication-factor",
+            &replicas,
+            "--timeout",
+            "60s",
+        ])
+        .map(drop)
+    }
+
+    /// The partitions of a topic.
+    pub(crate) fn partitions(&self, topic: &str) -> Result<Vec<Partition>> {
+        let output = self.run(&["topic", "describe", topic, "-o", "json"])?;
+        let topic: Topic = serde_json::from_slice(&output)
+            .context("kelda topic describe printed something else than its JSON")?;
+        Ok(topic.partitions)
+    }
+
+    /// How many partitions of a topic the node of this name leads.
+    pub(crate) fn led_by(&self, node: &str, topic: &str) -> Result<usize> {
+        let nodes = self.nodes()?;
+        let node = nodes.iter().find(|it| it.name == node);
+        let id = node.context("there is no node of that name")?.id;
+        let partitions = self.partitions(topic)?;
+        Ok(partitions.iter().filter(|it| it.leader == id).count())
+    }
+
+    /// A client of the node that leads the first partition of a topic.
+    pub(crate) fn of_leader(&self, topic: &str) -> Result<Self> {
+        let partitions = self.partitions(topic)?;
+        let leader = partitions.first().map_or(0, |it| it.leader);
+        let nodes = self.nodes()?;
+        let node = nodes.iter().find(|it| it.id == leader);
+        let address = &node.context("the partition has no leader")?.address;
+        Ok(Self::new(self.workspace, address.parse()?))
+    }
+
+    fn nodes(&self) -> Result<Vec<Node>> {
+        let output = self.run(&["cluster", "nodes", "-o", "json"])?;
+        serde_json::from_slice(&output)
+            .context("kelda cluster nodes printed something else than its JSON")
+    }
+
+    /// Appends `lines`, each a key and a value with a blank between them, and returns when all are acknowledged.
+    pub(crate) fn produce_keyed(&self, topic: &str, lines: &str) -> Result<()> {
+        let mut command = self.command(&["produce", topic, "-K", " "]);
+        let mut child = command.stdin(Stdio::piped()).spawn()?;
+        child
+            .stdin
+            .take()
+            .context("standard input is a pipe")?
+            .write_all(lines.as_bytes())?;
+        succeeded(child.wait_with_output()?, "produce").map(drop)
     }
 
     /// Creates a topic of one partition.
@@ -134,9 +226,10 @@ impl<'a> Client<'a> {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
+        let servers: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
         let mut command = Command::new(self.workspace.kelda());
         command
-            .env("KELDA_SERVER", self.address.to_string())
+            .env("KELDA_SERVER", servers.join(","))
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

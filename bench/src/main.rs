@@ -7,6 +7,7 @@
 mod broker;
 mod cases;
 mod client;
+mod cluster;
 mod machine;
 mod process;
 mod raw;

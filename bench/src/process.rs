@@ -31,6 +31,16 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     ticks(&stat, 14).context("no CPU time in /proc")
 }
 
+/// Bytes that the process `pid` had written to disks.
+pub(crate) fn written(pid: u32) -> Result<u64> {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).context("the process has ended")?;
+    let line = io
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes:"));
+    line.and_then(|bytes| bytes.trim().parse().ok())
+        .context("no write_bytes in /proc")
+}
+
 /// CPU time of this process' children that have ended and been waited for.
 pub(crate) fn cpu_of_ended_children() -> Result<Duration> {
     let stat = fs::read_to_string("/proc/self/stat")?;
@@ -83,5 +93,6 @@ mod tests {
         assert!(memory.resident > 0 && memory.resident_peak >= memory.resident);
         cpu(std::process::id()).expect("Linux");
         cpu_of_ended_children().expect("Linux");
+        written(std::process::id()).expect("Linux");
     }
 }

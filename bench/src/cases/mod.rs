@@ -1,10 +1,13 @@
 //! What is measured, one case a file. A case starts its own brokers on empty directories, and says what it aims at.
 
 mod batches;
+mod cluster_idle;
 mod consume;
+mod failover;
 mod idle;
 mod latency;
 mod raw;
+mod replicas;
 mod restart;
 mod space;
 mod start;
@@ -41,6 +44,12 @@ pub(crate) enum Case {
     Restart,
     /// Bytes on the disk for each byte of payload.
     Space,
+    /// CPU and memory of three nodes with 1,000 partitions that have nothing to do.
+    ClusterIdle,
+    /// From kill -9 of a node with a third of 1,000 leaders until all are writable.
+    Failover,
+    /// Packed batches to three replicas beside one.
+    Replicas,
 }
 
 impl Case {
@@ -57,6 +66,9 @@ impl Case {
             Self::Start => "start",
             Self::Restart => "restart",
             Self::Space => "space",
+            Self::ClusterIdle => "cluster-idle",
+            Self::Failover => "failover",
+            Self::Replicas => "replicas",
         }
     }
 
@@ -88,6 +100,9 @@ impl Case {
             Self::Start => start::measure(plan),
             Self::Restart => restart::measure(plan),
             Self::Space => space::measure(plan),
+            Self::ClusterIdle => cluster_idle::measure(plan),
+            Self::Failover => failover::measure(plan),
+            Self::Replicas => replicas::measure(plan),
         }
     }
 }
