@@ -146,6 +146,11 @@ impl Node {
         process::cpu(self.child.id()).with_context(|| self.last_words())
     }
 
+    /// CPU time of the threads of this name.
+    pub(crate) fn cpu_of_threads(&self, name: &str) -> Result<Duration> {
+        process::cpu_of_threads(self.child.id(), name).with_context(|| self.last_words())
+    }
+
     /// Memory of the process.
     pub(crate) fn memory(&self) -> Result<process::Memory> {
         process::memory(self.child.id()).with_context(|| self.last_words())

@@ -74,6 +74,8 @@ pub struct Config {
     pub rebalance_interval_ms: u64,
     /// How often nodes report their load to it, in milliseconds.
     pub load_report_interval_ms: u64,
+    /// How often the members of groups are compared with what they are to be although nothing changed, in milliseconds.
+    pub membership_interval_ms: u64,
     /// Connections at most.
     pub connections_max: usize,
     /// Unary calls at a time at most.
@@ -96,6 +98,8 @@ pub struct Config {
     pub gossip_packet_bytes: usize,
     /// How often at most a node tells something new of itself, in milliseconds.
     pub gossip_metadata_interval_ms: u64,
+    /// How often it tells the same again, in milliseconds. 0: never.
+    pub gossip_metadata_refresh_ms: u64,
     /// File with the keys of gossip: the first encrypts, all decrypt. None: gossip is not encrypted.
     pub gossip_key_file: Option<PathBuf>,
 }
@@ -143,6 +147,7 @@ impl Default for Config {
             retention_interval_ms: 30_000,
             rebalance_interval_ms: 30_000,
             load_report_interval_ms: 60_000,
+            membership_interval_ms: 10_000,
             connections_max: 10_000,
             calls_max: shed.calls_max,
             streams_max: shed.streams_max,
@@ -154,6 +159,7 @@ impl Default for Config {
             gossip_probe_timeout_ms: milliseconds(gossip.probe_timeout),
             gossip_packet_bytes: gossip.packet_bytes,
             gossip_metadata_interval_ms: milliseconds(gossip.metadata_interval),
+            gossip_metadata_refresh_ms: gossip.metadata_refresh.map_or(0, milliseconds),
             gossip_key_file: None,
         }
     }
@@ -215,6 +221,7 @@ impl Config {
             retention_interval: Duration::from_millis(self.retention_interval_ms),
             rebalance_interval: Duration::from_millis(self.rebalance_interval_ms),
             load_report_interval: Duration::from_millis(self.load_report_interval_ms),
+            membership_interval: Duration::from_millis(self.membership_interval_ms),
         }
     }
 
@@ -264,7 +271,7 @@ pub fn cluster_address(raft_address: &str) -> Option<String> {
     (!host.is_empty()).then(|| format!("{host}:{port}"))
 }
 
-const FIELDS: [&str; 35] = [
+const FIELDS: [&str; 37] = [
     "node_id",
     "address",
     "port",
@@ -288,6 +295,7 @@ const FIELDS: [&str; 35] = [
     "retention_interval_ms",
     "rebalance_interval_ms",
     "load_report_interval_ms",
+    "membership_interval_ms",
     "connections_max",
     "calls_max",
     "streams_max",
@@ -299,6 +307,7 @@ const FIELDS: [&str; 35] = [
     "gossip_probe_timeout_ms",
     "gossip_packet_bytes",
     "gossip_metadata_interval_ms",
+    "gossip_metadata_refresh_ms",
     "gossip_key_file",
 ];
 

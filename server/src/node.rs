@@ -7,6 +7,7 @@ mod identity;
 mod reach;
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -24,7 +25,7 @@ use crate::{
     peers::{AddressBook, Peers},
     rpc,
     storage::{self, Hooks, Marker, Storage},
-    telemetry::{Metrics, clock},
+    telemetry::{Metrics, Thread, clock},
 };
 use gossip::Gossip;
 use identity::Identity;
@@ -47,6 +48,9 @@ pub enum StartError {
     /// The threads that serve.
     #[error(transparent)]
     Serve(#[from] rpc::StartError),
+    /// Threads for the background.
+    #[error("can not start a thread: {0}: raise the limits of this process")]
+    Thread(io::Error),
     /// The data directory.
     #[error(transparent)]
     Storage(#[from] storage::OpenError),
@@ -100,6 +104,8 @@ pub struct Node {
     storage: Storage,
     drain_timeout: Duration,
     cluster_id: String,
+    /// Last, for the tasks on them.
+    _threads: Threads,
 }
 
 impl Node {
@@ -117,9 +123,18 @@ impl Node {
         let marker = identity::claim(&config)?;
         let metrics = Metrics::new(VERSION);
         let storage = open_storage(&config, &metrics).await?;
+        let threads = Threads::start()?;
         let ip = reach::address(&config).await;
         let this = describe(&config, ip, &listener, peer_listener.as_ref());
-        let gossip = Gossip::start(&config, ip, &this, marker.as_ref(), &metrics).await;
+        let gossip = Gossip::start(
+            &config,
+            ip,
+            &this,
+            marker.as_ref(),
+            &metrics,
+            threads.metadata.handle(),
+        )
+        .await;
         let started = match gossip {
             Ok(gossip) => {
                 let start = Start {
@@ -132,6 +147,7 @@ impl Node {
                     metrics,
                     storage: storage.clone(),
                     start_time_ms,
+                    threads,
                 };
                 let started = start.run().await;
                 if started.is_err() {
@@ -203,6 +219,23 @@ struct Start {
     metrics: Arc<Metrics>,
     storage: Storage,
     start_time_ms: i64,
+    threads: Threads,
+}
+
+/// Threads of a node beside those of its groups, its connections, its storage and gossip.
+struct Threads {
+    metadata: Thread,
+    background: Thread,
+}
+
+impl Threads {
+    fn start() -> Result<Self, StartError> {
+        let start = |name| Thread::start(name).map_err(StartError::Thread);
+        Ok(Self {
+            metadata: start("metadata")?,
+            background: start("background")?,
+        })
+    }
 }
 
 /// What follows the catalog's word about where the nodes are.
@@ -247,6 +280,7 @@ impl Start {
             identity.cluster_id.clone(),
             identity.node,
             addresses.clone(),
+            Arc::clone(&self.metrics),
         );
         let groups = Groups::new(self.storage.clone(), peers);
         let api = rpc::PeerApi::new(groups.clone());
@@ -263,9 +297,10 @@ impl Start {
         let path = self.config.data_dir.display().to_string();
         // A group that has failed says so to whoever asks it next.
         let members = catalog.group().addresses().await.unwrap_or_default();
+        let thread = self.threads.metadata.handle();
         let following = Following {
-            gossip: self.gossip.follow(identity.node, addresses),
-            addresses: tokio::spawn(addresses::follow(members, catalog.watch(), book)),
+            gossip: thread.spawn(self.gossip.clone().follow(identity.node, addresses)),
+            addresses: thread.spawn(addresses::follow(members, catalog.watch(), book)),
         };
         if let Err(error) = identity::enter(&identity, &catalog, self.this.clone(), &path).await {
             following.stop();
@@ -309,6 +344,10 @@ impl Start {
             metrics: Arc::clone(&self.metrics),
             liveness: self.gossip.liveness(),
             start_time_ms: self.start_time_ms,
+            threads: broker::Threads {
+                metadata: self.threads.metadata.handle().clone(),
+                background: self.threads.background.handle().clone(),
+            },
             config: config.broker(),
         };
         let (broker, tasks) = Broker::start(parts).await;
@@ -333,6 +372,7 @@ impl Start {
                 storage: self.storage,
                 drain_timeout: Duration::from_millis(config.drain_timeout_ms),
                 cluster_id,
+                _threads: self.threads,
             }),
             Err(error) => {
                 following.stop();

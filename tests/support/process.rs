@@ -27,7 +27,7 @@ pub(crate) async fn serve() {
         return;
     };
     panics::watch();
-    logging::init("info", logging::Format::Text).expect("it is the first");
+    let _lines = logging::init("info", logging::Format::Text).expect("it is the first");
     let config = Config {
         free_floor_bytes: floor.parse().expect("a number"),
         ..config(Some(Path::new(&data_dir)))

@@ -3,6 +3,7 @@
 mod batches;
 mod cluster_idle;
 mod consume;
+mod cpu_study;
 mod failover;
 mod idle;
 mod latency;
@@ -50,6 +51,8 @@ pub(crate) enum Case {
     Failover,
     /// Packed batches to three replicas beside one.
     Replicas,
+    /// CPU of three idle nodes by component, untuned and as they come.
+    CpuStudy,
 }
 
 impl Case {
@@ -69,6 +72,7 @@ impl Case {
             Self::ClusterIdle => "cluster-idle",
             Self::Failover => "failover",
             Self::Replicas => "replicas",
+            Self::CpuStudy => "cpu-study",
         }
     }
 
@@ -103,6 +107,7 @@ impl Case {
             Self::ClusterIdle => cluster_idle::measure(plan),
             Self::Failover => failover::measure(plan),
             Self::Replicas => replicas::measure(plan),
+            Self::CpuStudy => cpu_study::measure(plan),
         }
     }
 }

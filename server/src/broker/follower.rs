@@ -252,11 +252,12 @@ struct Follower {
     reopen_at: Instant,
 }
 
-/// Builds the directory of the catalog as it is now, and follows it from then on.
+/// Builds the directory of the catalog as it is now, and follows it from then on, on `thread`.
 pub(super) async fn follow(
     mut opener: Opener,
     mut catalog: watch::Receiver<CatalogView>,
     storage: &Storage,
+    thread: &Handle,
 ) -> (watch::Receiver<Arc<Directory>>, JoinHandle<()>) {
     let view = catalog.borrow_and_update().clone();
     // Listed before anything is opened or created, so that nothing new is among it.
@@ -283,7 +284,7 @@ pub(super) async fn follow(
     };
     follower.publish(first);
     follower.delete(leftovers.into_iter().map(|group| (group, None)).collect());
-    (receiver, tokio::spawn(follower.run()))
+    (receiver, thread.spawn(follower.run()))
 }
 
 impl Follower {

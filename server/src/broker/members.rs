@@ -28,11 +28,10 @@ const STEPS_AT_ONCE: usize = 64;
 const GRACE: Duration = Duration::from_secs(60);
 /// How long a node that was removed still gets the catalog, so that it hears of that.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How often to look where nothing has changed: nodes may have gone silent.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// Keeps the members of the catalog's group.
-pub(super) async fn keep_catalog(catalog: CatalogGroup) {
+/// Keeps the members of the catalog's group, and looks every `look_again` although nothing changed: nodes may have gone
+/// silent.
+pub(super) async fn keep_catalog(catalog: CatalogGroup, look_again: Duration) {
     let mut view = catalog.watch();
     let group = catalog.group();
     let mut leading_since = None;
@@ -40,7 +39,7 @@ pub(super) async fn keep_catalog(catalog: CatalogGroup) {
     loop {
         let wanted = view.borrow_and_update().clone();
         let leader = group.leader();
-        let mut pause = LOOK_AGAIN;
+        let mut pause = look_again;
         if group.may_lead() {
             let since: &mut Instant = leading_since.get_or_insert_with(Instant::now);
             let mut members = catalog_members(&wanted, group, since.elapsed() > GRACE);
@@ -62,10 +61,14 @@ pub(super) async fn keep_catalog(catalog: CatalogGroup) {
     }
 }
 
-/// Keeps the members of the partitions' groups.
-pub(super) async fn keep_partitions(directory: watch::Receiver<Arc<Directory>>) {
+/// Keeps the members of the partitions' groups, and looks every `look_again` although nothing changed.
+pub(super) async fn keep_partitions(
+    directory: watch::Receiver<Arc<Directory>>,
+    look_again: Duration,
+) {
     let keeper = Keeper {
         directory,
+        look_again,
         steps: JoinSet::new(),
         under_way: HashSet::new(),
         had_turn: HashSet::new(),
@@ -77,6 +80,7 @@ pub(super) async fn keep_partitions(directory: watch::Receiver<Arc<Directory>>) 
 /// other: each gets its next turn when all have had theirs.
 struct Keeper {
     directory: watch::Receiver<Arc<Directory>>,
+    look_again: Duration,
     steps: JoinSet<GroupId>,
     under_way: HashSet<GroupId>,
     had_turn: HashSet<GroupId>,
@@ -87,7 +91,7 @@ impl Keeper {
         loop {
             let settled = self.begin_steps();
             let pause = match settled {
-                true => LOOK_AGAIN,
+                true => self.look_again,
                 // Another node leads it, until it hands over to this one.
                 false if self.had_turn.is_empty() => MAY_LEAD,
                 false => NEXT_STEP,

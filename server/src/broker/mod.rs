@@ -74,6 +74,8 @@ pub struct Config {
     pub rebalance_interval: Duration,
     /// How often nodes report their load to it.
     pub load_report_interval: Duration,
+    /// How often the members of groups are compared with what they are to be although nothing changed.
+    pub membership_interval: Duration,
 }
 
 impl Default for Config {
@@ -83,6 +85,7 @@ impl Default for Config {
             retention_interval: Duration::from_secs(30),
             rebalance_interval: Duration::from_secs(30),
             load_report_interval: Duration::from_secs(60),
+            membership_interval: Duration::from_secs(10),
         }
     }
 }
@@ -101,8 +104,19 @@ pub struct Parts {
     pub liveness: Liveness,
     /// When the process started, for people.
     pub start_time_ms: i64,
+    /// Where its background tasks run.
+    pub threads: Threads,
     /// How it behaves.
     pub config: Config,
+}
+
+/// Runtimes for what goes on in the background, by what it is for: so that a look at the threads tells what it costs.
+#[derive(Clone, Debug)]
+pub struct Threads {
+    /// Carries news of topics, nodes and leaders.
+    pub metadata: Handle,
+    /// Looks after retention, balance, members of groups and groups that fall idle.
+    pub background: Handle,
 }
 
 /// The broker of this node. Clones share it.
@@ -159,13 +173,20 @@ fn keep_groups(
     groups: &Groups,
     catalog: &CatalogGroup,
     directory: &watch::Receiver<Arc<directory::Directory>>,
+    threads: &Threads,
+    look_again: Duration,
 ) -> [JoinHandle<()>; 5] {
+    let Threads {
+        metadata,
+        background,
+    } = threads;
     [
-        tokio::spawn(members::keep_catalog(catalog.clone())),
-        tokio::spawn(members::keep_partitions(directory.clone())),
-        tokio::spawn(members::notice_removal(catalog.clone(), groups.node())),
+        background.spawn(members::keep_catalog(catalog.clone(), look_again)),
+        background.spawn(members::keep_partitions(directory.clone(), look_again)),
+        metadata.spawn(members::notice_removal(catalog.clone(), groups.node())),
+        // Among the groups: nothing else may make it late.
         tokio::spawn(groups.clone().keep_pulse(catalog.clone())),
-        tokio::spawn(groups.clone().quiesce_idle()),
+        background.spawn(groups.clone().quiesce_idle()),
     ]
 }
 
@@ -180,6 +201,7 @@ impl Broker {
             metrics,
             liveness,
             start_time_ms,
+            threads,
             config,
         } = parts;
         let opener = follower::Opener {
@@ -187,8 +209,10 @@ impl Broker {
             runtime: Handle::current(),
             stored: Arc::default(),
         };
-        let (directory, follower) = follower::follow(opener, catalog.watch(), &storage).await;
-        let keepers = keep_groups(&groups, &catalog, &directory);
+        let (directory, follower) =
+            follower::follow(opener, catalog.watch(), &storage, &threads.metadata).await;
+        let interval = config.membership_interval;
+        let keepers = keep_groups(&groups, &catalog, &directory, &threads, interval);
         let leaders = Arc::new(route::Leaders::default());
         let retention = retention::run(
             directory.clone(),
@@ -221,13 +245,13 @@ impl Broker {
         gauges::register(&broker);
         let mut tasks = vec![
             follower,
-            tokio::spawn(retention),
-            tokio::spawn(broker.clone().keep_ready()),
-            tokio::spawn(placement::report(
+            threads.background.spawn(retention),
+            threads.metadata.spawn(broker.clone().keep_ready()),
+            threads.metadata.spawn(placement::report(
                 broker.clone(),
                 config.load_report_interval,
             )),
-            tokio::spawn(placement::balance(
+            threads.background.spawn(placement::balance(
                 broker.clone(),
                 config.rebalance_interval,
             )),

@@ -143,7 +143,7 @@ impl Config {
         );
         require(
             self.retention_interval_ms > 0,
-            "--retention-interval-ms must not be 0",
+            "--retention-interval must not be 0",
         );
         require(
             self.rebalance_interval_ms > 0,
@@ -152,6 +152,10 @@ impl Config {
         require(
             self.load_report_interval_ms > 0,
             "--load-report-interval must not be 0",
+        );
+        require(
+            self.membership_interval_ms > 0,
+            "--membership-interval must not be 0",
         );
         require(self.connections_max > 0, "--connections-max must not be 0");
         require(self.calls_max > 0, "--calls-max must not be 0");

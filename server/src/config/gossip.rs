@@ -41,6 +41,8 @@ impl Config {
             probe_timeout: Duration::from_millis(self.gossip_probe_timeout_ms),
             packet_bytes: self.gossip_packet_bytes,
             metadata_interval: Duration::from_millis(self.gossip_metadata_interval_ms),
+            metadata_refresh: (self.gossip_metadata_refresh_ms > 0)
+                .then(|| Duration::from_millis(self.gossip_metadata_refresh_ms)),
             keys,
             ..membership::Config::default()
         })

@@ -1,6 +1,7 @@
 //! Opening and deleting the groups of this node.
 
 use kelda_proto::internal::v1::{RaftRequest, RaftResponse};
+use tokio::{runtime::Handle, task::JoinSet};
 
 use super::{CatalogGroup, OpenError, PartitionGroup, inbox::Inbox};
 use crate::{
@@ -21,11 +22,13 @@ pub(super) struct Home {
 pub struct Groups {
     pub(super) storage: Storage,
     pub(super) home: Home,
+    /// Carries the groups, whoever opens them.
+    runtime: Handle,
 }
 
 impl Groups {
-    /// Groups of a node, stored in `storage`, that reach their members through `peers`. Their tasks run on the runtime
-    /// that opens them.
+    /// Groups of a node, stored in `storage`, that reach their members through `peers`. Their tasks run on the current
+    /// runtime, whoever opens them.
     pub fn new(storage: Storage, peers: Peers) -> Self {
         Self {
             storage,
@@ -33,6 +36,7 @@ impl Groups {
                 peers,
                 inbox: Inbox::default(),
             },
+            runtime: Handle::current(),
         }
     }
 
@@ -66,7 +70,24 @@ impl Groups {
         id: GroupId,
         founders: &[NodeId],
     ) -> Result<PartitionGroup, OpenError> {
-        PartitionGroup::open(&self.home, self.storage.group(id), founders).await
+        let (home, store, founders) =
+            (self.home.clone(), self.storage.group(id), founders.to_vec());
+        // Raft spawns its tasks where it is opened. A set of one, since it ends its task when it is dropped.
+        let mut opening = JoinSet::new();
+        opening.spawn_on(
+            async move { PartitionGroup::open(&home, store, &founders).await },
+            &self.runtime,
+        );
+        match opening.join_next().await {
+            Some(Ok(opened)) => opened,
+            failed => Err(OpenError::Raft {
+                group: id,
+                detail: match failed {
+                    Some(Err(error)) => error.to_string(),
+                    _ => "nothing was opened".to_owned(),
+                },
+            }),
+        }
     }
 
     /// Deletes the data of a group that is not open.

@@ -39,6 +39,8 @@ pub struct Config {
     pub keys: Vec<Key>,
     /// How often the announcement may change in the eyes of others. Default 5 s.
     pub metadata_interval: Duration,
+    /// How often the announcement is made again although it is what it was. Default none: never.
+    pub metadata_refresh: Option<Duration>,
 }
 
 /// A key for AES-256-GCM. It is never printed.
@@ -69,6 +71,7 @@ impl Default for Config {
             packet_bytes: 1400,
             keys: Vec::new(),
             metadata_interval: Duration::from_secs(5),
+            metadata_refresh: None,
         }
     }
 }

@@ -117,11 +117,12 @@ pub struct Gossip {
 
 impl Gossip {
     /// Starts to gossip on the current runtime, and tells the others this of this node. Answers once it listens;
-    /// seeds are joined from then on.
+    /// seeds are joined from then on. What changes of the announcement is published on the runtime `publisher`.
     pub async fn start(
         mut config: Config,
         announcement: Announcement,
         metrics: Arc<Metrics>,
+        publisher: &Handle,
     ) -> Result<Self, StartError> {
         let metadata = announcement.encode(false)?;
         if !is_name(&config.name) {
@@ -166,14 +167,17 @@ impl Gossip {
             members.clone(),
             Arc::clone(&gate),
             metrics,
-            config.metadata_interval,
+            publish::Pace {
+                least: config.metadata_interval,
+                refresh: config.metadata_refresh,
+            },
             wanted.subscribe(),
         );
         let tasks = vec![
             tokio::spawn(intake.run(outlet)).abort_handle(),
             tokio::spawn(seeds.run()).abort_handle(),
             tokio::spawn(conflicts).abort_handle(),
-            tokio::spawn(publish).abort_handle(),
+            publisher.spawn(publish).abort_handle(),
         ];
         Ok(Self {
             members,

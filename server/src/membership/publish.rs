@@ -1,4 +1,5 @@
-//! Tells the others what this node tells of itself: when that changed, and not too often.
+//! Tells the others what this node tells of itself: when that changed, and not too often; again only where it is asked
+//! for.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,26 +9,51 @@ use tokio::{sync::watch, time::Instant};
 use super::{gate::Gate, peers::Peers};
 use crate::telemetry::Metrics;
 
-/// Publishes what `wanted` holds whenever it changed, at most once in `interval`, until `wanted` is closed.
+/// How often to publish.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Least time between two announcements.
+    pub(super) least: Duration,
+    /// When to repeat an announcement that did not change, if at all.
+    pub(super) refresh: Option<Duration>,
+}
+
+/// Publishes what `wanted` holds whenever it changed, and again as `pace` says, until `wanted` is closed.
 pub(super) async fn run(
     peers: impl Peers,
     gate: Arc<Gate>,
     metrics: Arc<Metrics>,
-    interval: Duration,
+    pace: Pace,
     mut wanted: watch::Receiver<Bytes>,
 ) {
     let mut allowed = Instant::now();
-    while wanted.changed().await.is_ok() {
+    loop {
+        let repeat = tokio::select! {
+            changed = wanted.changed() => match changed {
+                Ok(()) => false,
+                Err(_) => return,
+            },
+            () = pace.wait() => true,
+        };
         tokio::time::sleep_until(allowed).await;
         let metadata = wanted.borrow_and_update().clone();
         // It may have changed back while it had to wait.
-        if metadata == gate.own() {
+        if metadata == gate.own() && !repeat {
             continue;
         }
         gate.publish(metadata);
         metrics.gossip().announced();
-        allowed = Instant::now() + interval;
-        peers.announce(interval).await;
+        allowed = Instant::now() + pace.least;
+        peers.announce(pace.least).await;
+    }
+}
+
+impl Pace {
+    async fn wait(self) {
+        match self.refresh {
+            Some(refresh) => tokio::time::sleep(refresh).await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -76,7 +102,10 @@ mod tests {
             sent.clone(),
             Arc::clone(&gate),
             metrics,
-            interval,
+            Pace {
+                least: interval,
+                refresh: None,
+            },
             wanted.subscribe(),
         );
         let task = tokio::spawn(publish);

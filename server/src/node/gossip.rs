@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use kelda_proto::internal::v1::catalog_command::RegisterNode;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{runtime::Handle, sync::watch};
 
 use super::{StartError, identity::Identity};
 use crate::{
@@ -34,6 +34,7 @@ impl Gossip {
         this: &RegisterNode,
         marker: Option<&Marker>,
         metrics: &Arc<Metrics>,
+        publisher: &Handle,
     ) -> Result<Self, StartError> {
         if config.cluster_port == 0 {
             return Ok(Self(None));
@@ -56,7 +57,12 @@ impl Gossip {
             founding,
         };
         let gossip = config.gossip(ip)?;
-        let started = Thread::start(gossip, announcement.clone(), Arc::clone(metrics));
+        let started = Thread::start(
+            gossip,
+            announcement.clone(),
+            Arc::clone(metrics),
+            publisher.clone(),
+        );
         Ok(Self(Some(Parts {
             membership: Arc::new(started.await?),
             announcement,
@@ -87,27 +93,23 @@ impl Gossip {
     }
 
     /// Looks for the nodes of `book`, as it changes: a node that comes back without seeds finds the others by it.
-    pub(super) fn follow(&self, me: NodeId, book: watch::Receiver<AddressBook>) -> JoinHandle<()> {
-        tokio::spawn(follow(self.clone(), me, book))
+    pub(super) async fn follow(self, me: NodeId, mut book: watch::Receiver<AddressBook>) {
+        let Some(parts) = self.0 else { return };
+        loop {
+            let now = book.borrow_and_update().clone();
+            let others = now.raft_addresses().filter(|(node, _)| *node != me);
+            let others = others.filter_map(|(_, address)| cluster_address(address));
+            parts.membership.seek(others.collect());
+            if book.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Tells the others that this node leaves, and stops.
     pub(super) async fn leave(&self) {
         if let Some(parts) = &self.0 {
             parts.membership.leave().await;
-        }
-    }
-}
-
-async fn follow(gossip: Gossip, me: NodeId, mut book: watch::Receiver<AddressBook>) {
-    let Some(parts) = gossip.0 else { return };
-    loop {
-        let now = book.borrow_and_update().clone();
-        let others = now.raft_addresses().filter(|(node, _)| *node != me);
-        let others = others.filter_map(|(_, address)| cluster_address(address));
-        parts.membership.seek(others.collect());
-        if book.changed().await.is_err() {
-            return;
         }
     }
 }

@@ -157,6 +157,7 @@ impl Stream {
                 permit = requests.reserve(), if next.is_some() => match (permit, next.take()) {
                     (Ok(permit), Some(outgoing)) => {
                         if let Some(request) = self.number(outgoing) {
+                            self.credentials.count_sent();
                             permit.send(request);
                         }
                     }

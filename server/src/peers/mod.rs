@@ -31,7 +31,7 @@ pub use address_book::AddressBook;
 pub use credentials::Credentials;
 pub use lane::Answer;
 
-use crate::types::NodeId;
+use crate::{telemetry::Metrics, types::NodeId};
 use lane::LaneSender;
 
 /// How long a connection may take.
@@ -114,6 +114,7 @@ struct Shared {
     cluster_id: String,
     node: NodeId,
     book: watch::Receiver<AddressBook>,
+    metrics: Arc<Metrics>,
     runtime: Handle,
     lanes: Mutex<HashMap<(NodeId, Lane), LaneSender>>,
     channels: Mutex<HashMap<NodeId, (String, PeerChannel)>>,
@@ -130,12 +131,18 @@ pub trait Carrier: Send + Sync {
 
 impl Peers {
     /// Calls of `node` of a cluster to the nodes of `book`. Must be called on the runtime that carries connections.
-    pub fn new(cluster_id: String, node: NodeId, book: watch::Receiver<AddressBook>) -> Self {
+    pub fn new(
+        cluster_id: String,
+        node: NodeId,
+        book: watch::Receiver<AddressBook>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 cluster_id,
                 node,
                 book,
+                metrics,
                 runtime: Handle::current(),
                 lanes: Mutex::default(),
                 channels: Mutex::default(),
@@ -149,7 +156,12 @@ impl Peers {
     #[cfg(feature = "simulation")]
     pub fn simulated(node: NodeId, carrier: Arc<dyn Carrier>) -> Self {
         let (_, book) = watch::channel(AddressBook::default());
-        let mut peers = Self::new("simulation".to_owned(), node, book);
+        let mut peers = Self::new(
+            "simulation".to_owned(),
+            node,
+            book,
+            Metrics::new("simulation"),
+        );
         if let Some(shared) = Arc::get_mut(&mut peers.shared) {
             shared.carrier = Some(carrier);
         }
@@ -160,7 +172,7 @@ impl Peers {
     #[cfg(test)]
     pub(crate) fn alone() -> Self {
         let (_, book) = watch::channel(AddressBook::default());
-        Self::new("test".to_owned(), NodeId(1), book)
+        Self::new("test".to_owned(), NodeId(1), book, Metrics::new("test"))
     }
 
     /// The cluster.
@@ -229,6 +241,11 @@ impl Peers {
         Ok(channel)
     }
 
+    /// A message of this node, which was no call of its own, is on its way to another.
+    pub fn count_sent(&self) {
+        self.shared.metrics.peer_message_sent();
+    }
+
     /// Changes of where nodes are.
     pub fn book(&self) -> watch::Receiver<AddressBook> {
         self.shared.book.clone()
@@ -247,7 +264,8 @@ impl Peers {
     }
 
     fn credentials(&self, to: NodeId) -> Credentials {
-        Credentials::new(&self.shared.cluster_id, self.shared.node, to)
+        let (cluster, me) = (&self.shared.cluster_id, self.shared.node);
+        Credentials::new(cluster, me, to, Arc::clone(&self.shared.metrics))
     }
 
     fn address(&self, to: NodeId) -> Result<String, PeerError> {

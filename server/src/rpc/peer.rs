@@ -240,6 +240,7 @@ async fn carry_out(
         let (groups, answers) = (groups.clone(), answers.clone());
         tokio::spawn(async move {
             let answer = groups.receive(from, message).await;
+            groups.peers().count_sent();
             // The other side may have gone, and asks again.
             let _ = answers.send(Ok(answer)).await;
             drop(permit);

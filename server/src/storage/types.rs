@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Error;
+use crate::telemetry::logging;
 use crate::types::{LogIndex, NodeId, Offset, OffsetRow};
 
 /// Id of a log entry.
@@ -201,6 +202,7 @@ impl Default for Hooks {
             on_commit: Arc::new(|_| {}),
             on_fatal: Arc::new(|error| {
                 tracing::error!(%error, "storage failed, the process ends");
+                logging::end();
                 std::process::exit(EXIT_STORAGE_FAILED);
             }),
         }

@@ -4,8 +4,18 @@
 //! `target=level` for a part. A target is a room of the broker (`storage=debug`) or the path of any module
 //! (`h2=debug`). Libraries are heard from `warn` up unless they are named: `--log debug` means Kelda's own doings,
 //! not every HTTP/2 frame.
+//!
+//! Lines are written by a thread of their own, `logging`: whoever reads stderr slowly, or not at all, does not make the
+//! broker slow. What does not fit its queue is dropped and counted.
 
-use std::{io, io::IsTerminal as _, str::FromStr as _};
+use std::{
+    io,
+    io::IsTerminal as _,
+    str::FromStr as _,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 
 use tracing_subscriber::{
     Layer as _,
@@ -22,6 +32,27 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// Name of the thread that writes.
+const THREAD: &str = "logging";
+/// Lines that may wait for it.
+const LINES_MAX: usize = 8192;
+
+/// Lines that were dropped in this process.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+/// The thread, until the log ends.
+static WRITER: Mutex<Option<WorkerGuard>> = Mutex::new(None);
+
+/// Dropped, it ends the log.
+#[must_use = "lines are written only while it lives"]
+#[derive(Debug)]
+pub struct Guard(());
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        end();
+    }
 }
 
 /// Why logging could not be set up.
@@ -62,12 +93,17 @@ const SILENT: [&str; 1] = ["memberlist"];
 /// Libraries that log errors only, unless they are named: they warn of every message to a node that is not there.
 const BRIEF: [&str; 1] = ["openraft"];
 
-/// Sends the log of the whole process to stderr, once.
-pub fn init(filter: &str, format: Format) -> Result<(), Error> {
+/// Sends the log of the whole process to stderr, once, until the guard is dropped.
+pub fn init(filter: &str, format: Format) -> Result<Guard, Error> {
     let targets = parse(filter)?;
+    let (writer, guard) = NonBlockingBuilder::default()
+        .thread_name(THREAD)
+        .buffered_lines_limit(LINES_MAX)
+        .finish(io::stderr());
+    let dropped = writer.error_counter();
     let registry = tracing_subscriber::registry();
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_ansi(io::stderr().is_terminal());
     match format {
         Format::Text => registry.with(lines.with_filter(targets)).try_init(),
@@ -75,7 +111,22 @@ pub fn init(filter: &str, format: Format) -> Result<(), Error> {
             .with(lines.json().flatten_event(true).with_filter(targets))
             .try_init(),
     }
-    .map_err(|_| Error::AlreadySet)
+    .map_err(|_| Error::AlreadySet)?;
+    // The first is the only one that gets here.
+    let _ = DROPPED.set(dropped);
+    *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+    Ok(Guard(()))
+}
+
+/// Writes what still waits, before the process ends; the log is silent from then on.
+pub fn end() {
+    drop(WRITER.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
+/// Lines that were dropped, since nobody read them.
+pub(super) fn dropped() -> u64 {
+    let dropped = DROPPED.get().map(ErrorCounter::dropped_lines);
+    dropped.map_or(0, |lines| lines as u64)
 }
 
 /// Checks a filter without setting anything up.
@@ -182,11 +233,10 @@ mod tests {
 
     #[test]
     fn logging_is_set_up_once() {
-        assert_eq!(
-            init("nonsense", Format::Text),
-            Err(Error::BadFilter("nonsense".to_owned()))
-        );
-        init("off", Format::Json).unwrap();
-        assert_eq!(init("off", Format::Text), Err(Error::AlreadySet));
+        let error = init("nonsense", Format::Text).unwrap_err();
+        assert_eq!(error, Error::BadFilter("nonsense".to_owned()));
+        let _guard = init("off", Format::Json).unwrap();
+        assert_eq!(init("off", Format::Text).unwrap_err(), Error::AlreadySet);
+        assert_eq!(dropped(), 0);
     }
 }

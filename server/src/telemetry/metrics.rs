@@ -22,7 +22,7 @@ use opentelemetry::{
 use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
 use prometheus::{Registry, TextEncoder};
 
-use super::{GossipMetrics, RpcMetrics, process};
+use super::{GossipMetrics, RpcMetrics, logging, process};
 
 /// Bounds of duration histograms in seconds: from a cached read to a hopeless wait.
 pub(super) const DURATION_BOUNDS: [f64; 16] = [
@@ -56,6 +56,7 @@ struct Counts {
     fetch_bytes: AtomicU64,
     commit_entries: AtomicU64,
     commit_bytes: AtomicU64,
+    peer_messages: AtomicU64,
 }
 
 impl Metrics {
@@ -82,6 +83,7 @@ impl Metrics {
         let meter = provider.meter("kelda");
         let counts = Arc::new(Counts::default());
         register_counts(&meter, &counts);
+        register_dropped_lines(&meter);
         register_build_info(&meter, version);
         process::register(&meter);
         let duration = |name: &'static str, help: &'static str| {
@@ -144,6 +146,11 @@ impl Metrics {
         self.counts.commit_entries.fetch_add(entries, Relaxed);
         self.counts.commit_bytes.fetch_add(bytes, Relaxed);
         self.commit_duration.record(elapsed.as_secs_f64(), &[]);
+    }
+
+    /// A message to another node is on its way.
+    pub fn peer_message_sent(&self) {
+        self.counts.peer_messages.fetch_add(1, Relaxed);
     }
 
     /// Rate, errors and durations of RPCs.
@@ -220,6 +227,20 @@ fn register_counts(meter: &Meter, counts: &Arc<Counts>) {
         "Bytes of log entries made durable.",
         |c| &c.commit_bytes,
     );
+    register(
+        "kelda_peer_messages",
+        "Messages to other nodes: those of groups, the answers to theirs, and calls.",
+        |c| &c.peer_messages,
+    );
+}
+
+/// Shows how much of the log nobody took.
+fn register_dropped_lines(meter: &Meter) {
+    meter
+        .u64_observable_counter("kelda_log_lines_dropped")
+        .with_description("Log lines dropped, since nobody read what was written before.")
+        .with_callback(|observer| observer.observe(logging::dropped(), &[]))
+        .build();
 }
 
 /// Shows the version as a label, the usual way to join it to other series.
@@ -252,6 +273,8 @@ mod tests {
             "kelda_fetch_bytes_total 0",
             "kelda_storage_commit_entries_total 0",
             "kelda_storage_commit_bytes_total 0",
+            "kelda_peer_messages_total 0",
+            "kelda_log_lines_dropped_total 0",
             "kelda_build_info{version=\"1.2.3\"} 1",
             "kelda_rpc_in_flight 0",
             "kelda_shed_total{kind=\"call\"} 0",

@@ -14,6 +14,7 @@ use kelda_server::{
     membership::{Announcement, Config, Gossip, Key, Membership as _, View},
     telemetry::Metrics,
 };
+use tokio::runtime::Handle;
 
 /// Intervals that make a test quick.
 fn config(name: &str, keys: &[Key], seeds: &[SocketAddr]) -> Config {
@@ -43,7 +44,8 @@ fn announcement(rack: &str) -> Announcement {
 }
 
 async fn start(config: Config) -> Gossip {
-    let started = Gossip::start(config, announcement(""), Metrics::new("1"));
+    let here = Handle::current();
+    let started = Gossip::start(config, announcement(""), Metrics::new("1"), &here);
     started.await.expect("a free port")
 }
 

@@ -19,9 +19,9 @@ use crate::{
 pub(super) struct Flags {
     /// Configuration as TOML
     ///
-    /// Keys are the names of the flags with _ for -, sizes are bytes, and the durations are retention_interval_ms,
-    /// rebalance_interval_ms, load_report_interval_ms and drain_timeout_ms. The same keys can be set in the environment, as KELDA_NODE_ID and so on. Flags win over
-    /// the environment, which wins over the file.
+    /// Keys are the names of the flags with _ for -, sizes are bytes, and durations are milliseconds, with _ms behind the
+    /// name, such as retention_interval_ms. The same keys can be set in the environment, as KELDA_NODE_ID and so on. Flags
+    /// win over the environment, which wins over the file.
     #[arg(long, env = "KELDA_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     config: Option<PathBuf>,
@@ -124,6 +124,10 @@ struct Gossip {
     #[arg(long = "gossip-metadata-interval", value_name = "DURATION", value_parser = milliseconds)]
     #[serde(skip_serializing_if = "Option::is_none")]
     gossip_metadata_interval_ms: Option<u64>,
+    /// How often a node tells the same again; 0: never [default: 0]
+    #[arg(long = "gossip-metadata-refresh", value_name = "DURATION", value_parser = milliseconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gossip_metadata_refresh_ms: Option<u64>,
     /// File with the keys of gossip, one a line, 32 bytes as base64 or hex; the first encrypts, all decrypt
     ///
     /// To change the key of a running cluster, restart its nodes in turn three times: with the new one last, with the
@@ -177,6 +181,10 @@ struct Limits {
     #[arg(long = "load-report-interval", value_name = "DURATION", value_parser = milliseconds)]
     #[serde(skip_serializing_if = "Option::is_none")]
     load_report_interval_ms: Option<u64>,
+    /// How often to look whether groups have the members they are to have, beside each change [default: 10s]
+    #[arg(long = "membership-interval", value_name = "DURATION", value_parser = milliseconds)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    membership_interval_ms: Option<u64>,
     /// Connections at most
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -247,7 +255,7 @@ mod tests {
             .collect()
     }
 
-    const ALL: [&str; 68] = [
+    const ALL: [&str; 72] = [
         "kelda",
         "--node-id",
         "n2",
@@ -293,6 +301,8 @@ mod tests {
         "10s",
         "--load-report-interval",
         "20s",
+        "--membership-interval",
+        "5s",
         "--connections-max",
         "7",
         "--calls-max",
@@ -314,6 +324,8 @@ mod tests {
         "1200",
         "--gossip-metadata-interval",
         "1s",
+        "--gossip-metadata-refresh",
+        "2s",
         "--gossip-key-file",
         "keys",
     ];

@@ -22,7 +22,8 @@ pub(super) fn run(configs: Vec<Config>, ready: impl FnOnce(&[Node])) -> Result<(
         LogFormat::Text => logging::Format::Text,
         LogFormat::Json => logging::Format::Json,
     };
-    logging::init(&config.log, format).map_err(|error| Failure::failed(error.to_string()))?;
+    let _lines =
+        logging::init(&config.log, format).map_err(|error| Failure::failed(error.to_string()))?;
     // The groups run here; connections have the threads that the server starts.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.worker_count())

@@ -65,7 +65,13 @@ async fn what_can_not_be_told_to_others_stops_the_start() {
     assert!(error.to_string().contains("--node-id"), "{error}");
     let mut long = announcement("c");
     long.rack = "r".repeat(600);
-    let error = Gossip::start(config("a", &[]), long, Metrics::new("1")).await;
+    let error = Gossip::start(
+        config("a", &[]),
+        long,
+        Metrics::new("1"),
+        &Handle::current(),
+    )
+    .await;
     let error = error.err().expect("too long");
     assert!(error.to_string().contains("--rack"), "{error}");
 }
@@ -124,7 +130,8 @@ async fn what_a_node_tells_of_itself_is_sent_only_when_it_changed_and_not_too_of
         metadata_interval: interval,
         ..config("a", &[])
     };
-    let a = Gossip::start(slow, announcement("c"), Arc::clone(&metrics));
+    let here = Handle::current();
+    let a = Gossip::start(slow, announcement("c"), Arc::clone(&metrics), &here);
     let a = a.await.expect("a free port");
     let b = start(config("b", &[a.address()])).await;
     until(&b, |view| alive(view) == ["a", "b"]).await;

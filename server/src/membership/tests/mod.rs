@@ -6,7 +6,7 @@ mod suite;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 use super::{Announcement, Config, Gossip, Liveness, Membership, StartError, View};
 use crate::telemetry::Metrics;
@@ -38,7 +38,13 @@ fn announcement(cluster_id: &str) -> Announcement {
 }
 
 async fn try_start(config: Config) -> Result<Gossip, StartError> {
-    Gossip::start(config, announcement("c"), Metrics::new("1")).await
+    Gossip::start(
+        config,
+        announcement("c"),
+        Metrics::new("1"),
+        &Handle::current(),
+    )
+    .await
 }
 
 async fn start(config: Config) -> Gossip {

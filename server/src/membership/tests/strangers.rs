@@ -3,7 +3,8 @@
 use super::*;
 
 async fn of_cluster(config: Config, cluster_id: &str) -> Gossip {
-    let started = Gossip::start(config, announcement(cluster_id), Metrics::new("1"));
+    let here = Handle::current();
+    let started = Gossip::start(config, announcement(cluster_id), Metrics::new("1"), &here);
     started.await.expect("a free port")
 }
 
