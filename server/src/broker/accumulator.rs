@@ -86,9 +86,17 @@ impl Pending {
     }
 }
 
+/// A batch in the queue.
+struct Queued {
+    pending: Pending,
+    /// The term in which it came. It is proposed in no other: once this node has lost the lead, later batches go to
+    /// the leader that follows, and must not be overtaken if this node is elected again.
+    term: u64,
+}
+
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Pending>,
+    waiting: VecDeque<Queued>,
     bytes: usize,
     draining: bool,
     last_append_time_ms: i64,
@@ -121,10 +129,11 @@ impl Accumulator {
 
     /// Queues a batch behind those before it. The queue is bounded by the permits that its batches hold.
     pub(super) fn submit(&self, pending: Pending) {
+        let term = self.inner.group.group().term();
         let start = {
             let mut queue = self.inner.queue();
             queue.bytes += pending.bytes();
-            queue.waiting.push_back(pending);
+            queue.waiting.push_back(Queued { pending, term });
             !std::mem::replace(&mut queue.draining, true)
         };
         if start {
@@ -146,13 +155,13 @@ impl Inner {
         let mut in_flight = FuturesUnordered::new();
         loop {
             while let Some(entry) = self.next_entry(in_flight.len()) {
-                let (command, waiters) = entry;
-                match self.group.group().propose(command).await {
-                    Ok(proposal) => {
-                        let group = self.group.group();
-                        in_flight.push(answer(group, proposal, waiters));
+                let group = self.group.group();
+                match group.propose_in(entry.term, entry.command).await {
+                    Ok(proposal) => in_flight.push(answer(group, proposal, entry.waiters)),
+                    Err(error) => {
+                        fail(entry.waiters, &error);
+                        self.refuse(entry.term, &error);
                     }
-                    Err(error) => fail(waiters, &error),
                 }
             }
             if in_flight.is_empty() {
@@ -171,7 +180,16 @@ impl Inner {
         }
     }
 
-    fn next_entry(&self, in_flight: usize) -> Option<(Command, Vec<Waiter>)> {
+    /// Refuses what waits behind a batch that was refused in the same term: it would overtake that one if the lead were
+    /// confirmed after all.
+    fn refuse(&self, term: u64, error: &ProposeError) {
+        let refused = self.queue().take_all(term);
+        for pending in refused {
+            let _ = pending.answer.send(Err(Failure::Propose(error.clone())));
+        }
+    }
+
+    fn next_entry(&self, in_flight: usize) -> Option<Entry> {
         let mut queue = self.queue();
         let eager = in_flight == 0 || (queue.bytes >= EAGER_BYTES && in_flight < ENTRIES_IN_FLIGHT);
         if queue.waiting.is_empty() || !eager {
@@ -184,27 +202,52 @@ impl Inner {
             .max(queue.last_append_time_ms);
         let append_time_ms = clock::now_ms().max(newest);
         queue.last_append_time_ms = append_time_ms;
-        let taken = queue.take();
+        let (term, taken) = queue.take()?;
         drop(queue);
-        Some(build(taken, append_time_ms))
+        let (command, waiters) = build(taken, append_time_ms);
+        Some(Entry {
+            term,
+            command,
+            waiters,
+        })
     }
 }
 
 impl Queue {
-    fn take(&mut self) -> Vec<Pending> {
+    /// An entry's worth of batches, all of one term.
+    fn take(&mut self) -> Option<(u64, Vec<Pending>)> {
+        let term = self.waiting.front()?.term;
         let mut taken = Vec::new();
         let mut bytes = 0;
         while let Some(next) = self.waiting.front() {
-            let full = bytes + next.bytes() > ENTRY_BYTES || taken.len() >= ENTRY_BATCHES_MAX;
-            if !taken.is_empty() && full {
+            let full =
+                bytes + next.pending.bytes() > ENTRY_BYTES || taken.len() >= ENTRY_BATCHES_MAX;
+            if next.term != term || (!taken.is_empty() && full) {
                 break;
             }
-            bytes += next.bytes();
-            taken.extend(self.waiting.pop_front());
+            bytes += next.pending.bytes();
+            taken.extend(self.waiting.pop_front().map(|next| next.pending));
         }
         self.bytes -= bytes;
+        Some((term, taken))
+    }
+
+    /// All batches of a term.
+    fn take_all(&mut self, term: u64) -> Vec<Pending> {
+        let mut taken = Vec::new();
+        while self.waiting.front().is_some_and(|next| next.term == term) {
+            taken.extend(self.waiting.pop_front().map(|next| next.pending));
+        }
+        self.bytes -= taken.iter().map(Pending::bytes).sum::<usize>();
         taken
     }
+}
+
+/// What is proposed at a time.
+struct Entry {
+    term: u64,
+    command: Command,
+    waiters: Vec<Waiter>,
 }
 
 /// Who waits for which part of an entry.
@@ -348,3 +391,6 @@ fn fail(waiters: Vec<Waiter>, error: &ProposeError) {
         let _ = waiter.answer.send(Err(Failure::Propose(error.clone())));
     }
 }
+
+#[cfg(test)]
+mod tests;

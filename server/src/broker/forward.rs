@@ -11,7 +11,7 @@ use std::{
 
 use kelda_proto::{
     internal::v1::{ForwardRequest, ForwardResponse, forward_response::outcome::Outcome},
-    v1,
+    v1::{self, ErrorReason},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -173,9 +173,13 @@ impl Forwarding {
 }
 
 impl Waiting {
-    fn fail(self, failure: Failure) {
+    fn answer(self, result: Result<Placed, Failure>) {
         // Whoever waits may have gone.
-        let _ = self.pending.answer.send(Err(failure));
+        let _ = self.pending.answer.send(result);
+    }
+
+    fn fail(self, failure: Failure) {
+        self.answer(Err(failure));
     }
 }
 
@@ -187,36 +191,74 @@ fn give_up_late_ones(batches: &mut VecDeque<Waiting>) {
     batches.extend(kept);
 }
 
+/// What becomes of a batch that was sent.
+enum Verdict {
+    /// It is answered.
+    Done(Result<Placed, Failure>),
+    /// It was not taken, for this reason, and may be tried again.
+    Again(v1::Error),
+}
+
 /// Answers what has an outcome. Batches that the node did not take because it does not lead stay, in order; then the
 /// leader that it names, if any, is returned.
 fn settle(batches: &mut VecDeque<Waiting>, answer: ForwardResponse) -> Option<Option<NodeId>> {
     let mut leader = None;
-    let mut again = VecDeque::new();
+    let mut again = Vec::new();
     let mut outcomes = answer.outcomes.into_iter();
+    let mut judged = Vec::with_capacity(batches.len());
     for waiting in batches.drain(..) {
-        match outcomes.next().and_then(|it| it.outcome) {
-            Some(Outcome::Produced(produced)) => match produced.partitions.first() {
-                Some(ack) => {
-                    let _ = waiting.pending.answer.send(Ok(placed(ack)));
-                }
-                None => waiting.fail(Failure::Propose(ProposeError::Indefinite)),
-            },
-            Some(Outcome::Error(error)) => match not_leader(&error) {
-                Some(named) => {
-                    leader = Some(named);
-                    again.push_back(waiting);
-                }
-                // With a session it may be repeated, whether it was taken or not.
-                None if is_passing(&error) && waiting.pending.session.is_some() => {
-                    again.push_back(waiting);
-                }
-                None => waiting.fail(Failure::Broker(Box::new(Error::Remote(Box::new(error))))),
-            },
-            None => waiting.fail(Failure::Propose(ProposeError::Indefinite)),
+        let session = waiting.pending.session.as_ref().map(|it| it.id.clone());
+        let outcome = outcomes.next().and_then(|it| it.outcome);
+        let verdict = judge(outcome, session.as_ref(), &again);
+        if let Verdict::Again(error) = &verdict {
+            leader = not_leader(error).or(leader);
+            again.extend(session);
+        }
+        judged.push((waiting, verdict));
+    }
+    // Sequences keep the order of a session. Without one, a batch that was refused must not end up behind a later one:
+    // unless all of those were refused too, it is the client's to decide whether it is still wanted.
+    let mut overtaken = false;
+    for (waiting, verdict) in judged.into_iter().rev() {
+        let in_order = waiting.pending.session.is_some();
+        match verdict {
+            Verdict::Again(_) if in_order || !overtaken => batches.push_front(waiting),
+            Verdict::Again(error) => waiting.fail(remote(error)),
+            Verdict::Done(result) => {
+                overtaken |= !in_order;
+                waiting.answer(result);
+            }
         }
     }
-    *batches = again;
     leader
+}
+
+/// `again` are the sessions of the batches in front of this one that are tried again.
+fn judge(outcome: Option<Outcome>, session: Option<&String>, again: &[String]) -> Verdict {
+    let unknown = Verdict::Done(Err(Failure::Propose(ProposeError::Indefinite)));
+    match outcome {
+        Some(Outcome::Produced(produced)) => match produced.partitions.first() {
+            Some(ack) => Verdict::Done(Ok(placed(ack))),
+            None => unknown,
+        },
+        Some(Outcome::Error(error)) => {
+            // What is missing may be in front of it.
+            let gap = error.reason() == ErrorReason::SequenceOutOfOrder;
+            let goes_along = gap && session.is_some_and(|id| again.contains(id));
+            // With a session it may be repeated, whether it was taken or not.
+            let repeats = session.is_some() && is_passing(&error);
+            if not_leader(&error).is_some() || goes_along || repeats {
+                Verdict::Again(error)
+            } else {
+                Verdict::Done(Err(remote(error)))
+            }
+        }
+        None => unknown,
+    }
+}
+
+fn remote(error: v1::Error) -> Failure {
+    Failure::Broker(Box::new(Error::Remote(Box::new(error))))
 }
 
 fn placed(ack: &v1::PartitionAck) -> Placed {
@@ -247,3 +289,6 @@ fn append((topic, number): &Key, pending: &Pending) -> v1::ProduceRequest {
         expected_offset: pending.expected_offset,
     }
 }
+
+#[cfg(test)]
+mod tests;

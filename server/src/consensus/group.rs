@@ -6,6 +6,7 @@ use openraft::{
     Config, SnapshotPolicy,
     errors::ClientWriteError,
     raft::{ClientWriteResult, responder::ProgressResponder},
+    vote::leader_id_adv::CommittedLeaderId,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -106,15 +107,27 @@ pub struct Group {
 impl Group {
     /// Proposes a command. When this returns, its place behind earlier proposals of the same caller is fixed.
     pub async fn propose(&self, command: Command) -> Result<Proposal, ProposeError> {
+        self.write(command, None).await
+    }
+
+    /// As [`Group::propose`], but it is refused unless this node leads in `term`: also if it leads in a later one, since
+    /// another node may have led, and taken commands, in between.
+    pub async fn propose_in(&self, term: u64, command: Command) -> Result<Proposal, ProposeError> {
+        self.write(command, Some(term)).await
+    }
+
+    async fn write(&self, command: Command, term: Option<u64>) -> Result<Proposal, ProposeError> {
         self.seat.touch();
         if self.seat.is_drowsy() && self.may_lead() && !self.confirm_lead().await {
             return Err(ProposeError::NotLeader { leader: None });
         }
         let (responder, receiver) = ProgressResponder::complete_only();
-        self.raft
-            .client_write_ff(command, Some(responder))
-            .await
-            .map_err(|_| ProposeError::Stopped)?;
+        let mut write = self.raft.write(command).responder(responder);
+        if let Some(term) = term {
+            let node_id = *self.raft.node_id();
+            write = write.with_leader(CommittedLeaderId { term, node_id });
+        }
+        write.await.map_err(|_| ProposeError::Stopped)?;
         Ok(Proposal(receiver))
     }
 

@@ -1,0 +1,114 @@
+//! What waits in front of a partition's group while its leader changes.
+
+use std::time::Duration;
+
+use kelda_proto::{batch, v1::Record};
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::{
+    consensus::Groups,
+    peers::Peers,
+    storage::{Config, Hooks, Storage},
+    types::GroupId,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The one replica of a partition, in memory.
+async fn partition() -> (Storage, PartitionGroup) {
+    let config = Config {
+        data_dir: None,
+        free_floor_bytes: 0,
+        tail_bytes: 1 << 20,
+        cache_bytes: 1 << 20,
+    };
+    let storage = Storage::open(config, Hooks::default()).expect("a new store opens");
+    let peers = Peers::alone();
+    let founders = [peers.node()];
+    let groups = Groups::new(storage.clone(), peers);
+    let group = groups.open_partition(GroupId(1), &founders).await;
+    (storage, group.expect("a new group opens"))
+}
+
+fn pending() -> (Pending, Answer) {
+    let (sender, answer) = oneshot::channel();
+    let room = Arc::new(Semaphore::new(1));
+    let packed = batch::pack(&[Record::default()], Compression::Unspecified).expect("packed");
+    let summary = batch::Summary {
+        record_count: 1,
+        max_timestamp_ms: 0,
+        timestamp_missing: true,
+        largest_record_bytes: packed.records.len(),
+    };
+    let pending = Pending {
+        batch: Checked {
+            compression: Compression::Unspecified,
+            crc32c: packed.crc32c,
+            records: packed.records,
+            summary,
+        },
+        session: None,
+        expected_offset: None,
+        answer: sender,
+        permit: Arc::new(room.try_acquire_owned().expect("there is room")),
+    };
+    (pending, answer)
+}
+
+async fn answered(answer: Answer) -> Result<Placed, Failure> {
+    let answered = tokio::time::timeout(PATIENCE, answer).await;
+    answered.expect("answered in time").expect("answered")
+}
+
+#[tokio::test]
+async fn what_came_in_an_earlier_term_is_refused_and_does_not_overtake() {
+    let (_storage, group) = partition().await;
+    let earlier = group.group().term() - 1;
+    let accumulator = Accumulator::new(group, Handle::current());
+    // Between the two, another node may have led and taken later batches.
+    let ((before, refused), (after, taken)) = (pending(), pending());
+    {
+        let mut queue = accumulator.inner.queue();
+        queue.bytes += before.bytes();
+        queue.waiting.push_back(Queued {
+            pending: before,
+            term: earlier,
+        });
+    }
+    accumulator.submit(after);
+    let refused = answered(refused).await;
+    assert!(
+        matches!(
+            refused,
+            Err(Failure::Propose(ProposeError::NotLeader { .. }))
+        ),
+        "{refused:?}"
+    );
+    let taken = answered(taken).await.map(|placed| placed.base_offset);
+    assert_eq!(taken, Ok(Offset(0)));
+}
+
+#[tokio::test]
+async fn a_refusal_takes_along_what_waits_behind_it_in_its_term_only() {
+    let (_storage, group) = partition().await;
+    let inner = Inner {
+        group,
+        queue: Mutex::default(),
+        more: Notify::new(),
+    };
+    let (mut answers, terms) = (Vec::new(), [3, 3, 4]);
+    for term in terms {
+        let (pending, answer) = pending();
+        let mut queue = inner.queue();
+        queue.bytes += pending.bytes();
+        queue.waiting.push_back(Queued { pending, term });
+        answers.push(answer);
+    }
+    inner.refuse(3, &ProposeError::NotLeader { leader: None });
+    let refused = answers.iter_mut().map(|answer| answer.try_recv().is_ok());
+    assert_eq!(refused.collect::<Vec<_>>(), [true, true, false]);
+    let (term, left) = inner.queue().take().expect("one is left");
+    assert_eq!((term, left.len()), (4, 1));
+    assert_eq!(inner.queue().bytes, 0);
+}
