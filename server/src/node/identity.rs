@@ -174,6 +174,7 @@ fn join_request(config: &Config, this: &RegisterNode) -> Result<JoinRequest, Sta
             rack: this.rack.clone(),
             draining: false,
             token,
+            given_version: 0,
         }),
     })
 }
