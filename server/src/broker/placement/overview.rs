@@ -247,8 +247,15 @@ impl Reports {
 }
 
 impl Broker {
-    /// What this node knows as the catalog's leader; nothing if it does not lead.
-    pub(super) fn overview_here(&self) -> Option<Overview> {
+    /// What this node knows as the catalog's leader; nothing if it does not lead, which takes a quorum to say: others may
+    /// have elected a leader while it slept, and moved everything.
+    pub(super) async fn overview_here(&self) -> Option<Overview> {
+        let leads = self.shared.catalog.group().confirm_lead().await;
+        leads.then(|| self.noted()).flatten()
+    }
+
+    /// What was reported to this node, while it has not noticed that another one leads the catalog.
+    fn noted(&self) -> Option<Overview> {
         let group = self.shared.catalog.group();
         if !group.may_lead() {
             return None;
@@ -330,9 +337,10 @@ impl Broker {
         let mut versions = self.shared.reports.versions();
         loop {
             versions.mark_unchanged();
-            let overview = self.overview_here()?;
+            // Only to see whether there is something to tell: asking the others each time would keep the catalog awake.
+            let overview = self.noted()?;
             if overview.version != known || Instant::now() >= deadline {
-                return Some(overview);
+                return self.overview_here().await;
             }
             let pause = deadline.min(Instant::now() + ALIVE_INTERVAL);
             // Whatever ends the pause, all is looked at again.
