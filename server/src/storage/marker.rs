@@ -102,6 +102,17 @@ pub(super) fn write_whole(
     File::open(dir)?.sync_all()
 }
 
+/// Deletes a file, if there is one.
+pub(super) fn remove(path: &Path) -> Result<(), OpenError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(OpenError::Io {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@
 mod backend;
 pub mod codec;
 mod error;
+mod founder;
 mod group;
 mod keys;
 mod layout;
@@ -28,6 +29,7 @@ mod writer;
 mod tests;
 
 pub use error::{Error, OpenError};
+pub use founder::{delete_founder, read_founder, write_founder};
 pub use group::GroupStore;
 pub use marker::{Marker, read_marker, write_marker};
 #[cfg(feature = "simulation")]

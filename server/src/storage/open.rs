@@ -10,6 +10,7 @@ use redb::{Builder, Database, DatabaseError, StorageError};
 
 use super::backend::redb::{Redb, guarded};
 use super::backend::{self, Backend};
+use super::founder::{FOUNDER_FILE, FOUNDER_TEMPORARY};
 use super::keys::{FORMAT_KEY, OCCUPIED_KEY, Table};
 use super::marker::{MARKER_FILE, MARKER_TEMPORARY, read_marker};
 use super::token::{TOKEN_FILE, TOKEN_TEMPORARY};
@@ -23,7 +24,7 @@ const DATABASE_TEMPORARY: &str = "kelda.redb.new";
 /// Locked by the process that works here. redb locks its file too, but only once there is one.
 const LOCK_FILE: &str = "kelda.lock";
 /// What a data directory may hold before it is ours: file systems put the last one there.
-const OWN_FILES: [&str; 8] = [
+const OWN_FILES: [&str; 10] = [
     DATABASE_FILE,
     DATABASE_TEMPORARY,
     LOCK_FILE,
@@ -31,6 +32,8 @@ const OWN_FILES: [&str; 8] = [
     MARKER_TEMPORARY,
     TOKEN_FILE,
     TOKEN_TEMPORARY,
+    FOUNDER_FILE,
+    FOUNDER_TEMPORARY,
     "lost+found",
 ];
 /// First bytes of every redb file.
