@@ -41,5 +41,6 @@ pub use types::{
     GroupState, Hooks, Part, Search, Status,
 };
 
-/// Version of everything on disk: the marker, the tables and the entries. There is one so far.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of everything on disk: the marker, the tables and the entries. There is one so far that was released; version
+/// 1 was before it, without the row that tells how many groups there are.
+pub const FORMAT_VERSION: u32 = 2;
