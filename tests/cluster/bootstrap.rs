@@ -37,15 +37,22 @@ pub(super) fn quick(options: Options) -> Options {
 
 /// Three nodes that name each other, still to be started.
 fn three() -> Cluster {
+    three_that_name(3, [&[0, 1, 2]; 3])
+}
+
+/// Three nodes with the seeds of each, of which so many are to found.
+fn three_that_name(expect: usize, seeds_of: [&[usize]; 3]) -> Cluster {
     let mut cluster = Cluster::empty();
-    let ports: Vec<Ports> = (0..3).map(|_| Ports::cluster()).collect();
-    let seed = |ports: &Ports| format!("127.0.0.1:{}", ports.cluster.expect("of a cluster"));
-    let seeds: Vec<String> = ports.iter().map(seed).collect();
-    for (number, ports) in (1..).zip(&ports) {
-        let mut options = quick(Options::new(&format!("node{number}"), ports));
-        options.seeds.clone_from(&seeds);
-        let expect = ["--bootstrap-expect", "3"];
-        options.arguments.extend(expect.map(str::to_owned));
+    let ports = [(); 3].map(|()| Ports::cluster());
+    let seed = |at: &usize| {
+        let port = ports[*at].cluster.expect("of a cluster");
+        format!("127.0.0.1:{port}")
+    };
+    for (at, seeds) in seeds_of.into_iter().enumerate() {
+        let mut options = quick(Options::new(&format!("node{}", at + 1), &ports[at]));
+        options.seeds = seeds.iter().map(seed).collect();
+        let expect = ["--bootstrap-expect".to_owned(), expect.to_string()];
+        options.arguments.extend(expect);
         cluster.add(options);
     }
     cluster
@@ -158,6 +165,42 @@ async fn a_founder_that_was_wiped_joins_the_cluster_that_it_founded() {
     cluster[2].start();
     assert_eq!(one_cluster(&mut cluster, 4).await, id);
     assert_eq!(foundings(&cluster, 0), 1, "not a second time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_agreed_to_a_founder_waits_for_it_and_says_what_to_do() {
+    // One more than are expected, and nobody names them all.
+    let mut cluster = three_that_name(2, [&[0, 2], &[1, 2], &[1, 2]]);
+    // In the way of the marker: node2 has the consent of node3 and ends before it has founded.
+    let obstacle = cluster[1].directory().join("kelda.marker.new");
+    std::fs::create_dir_all(&obstacle).expect("created");
+    cluster[1].start();
+    cluster[2].start();
+    assert!(!cluster[1].ended().await.success());
+    let agreed = cluster[2].directory().join("kelda.founder");
+    assert_eq!(
+        std::fs::read_to_string(&agreed).expect("written"),
+        "node2\n"
+    );
+    // One with a smaller name comes, and node3 does not remember but by what it wrote.
+    cluster[2].kill();
+    cluster[0].start();
+    cluster[2].start();
+    eventually("it refuses another founder", async || {
+        let log = cluster[2].log();
+        let refuses =
+            log.contains("agreed that node2") && log.contains("delete its data directory");
+        refuses.then_some(())
+    })
+    .await;
+    assert!(!cluster[0].directory().join("kelda.marker").exists());
+    cluster[0].kill();
+    std::fs::remove_dir(&obstacle).expect("removed");
+    cluster[1].start();
+    for at in [1, 2] {
+        cluster[at].ready(2).await;
+    }
+    assert!(!agreed.exists(), "it has a cluster");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

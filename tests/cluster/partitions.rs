@@ -3,10 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use kelda_proto::v1::{GetAssignmentPlanRequest, GetStatusRequest};
 use tonic::Code;
 
 use super::ask::{self, TOPIC};
-use crate::support::{cluster::Cluster, wait::eventually};
+use crate::support::{
+    cluster::{Cluster, operator::service},
+    pages,
+    wait::eventually,
+};
 
 /// How long a write may have to wait for its refusal, or for another leader.
 const SOON: Duration = Duration::from_secs(5);
@@ -75,6 +80,44 @@ async fn a_leader_that_is_cut_off_refuses_writes_and_shows_nothing_that_is_not_c
     cluster.ready().await;
     write(&cluster, old, "healed").await;
     assert_agree(&cluster, &["before", "after", "healed"]).await;
+}
+
+/// Place of the node that leads the catalog, as it says itself, once it is not `not`.
+async fn catalog_leader(cluster: &Cluster, not: Option<usize>) -> usize {
+    eventually("the catalog has a leader", async || {
+        for at in (0..3).filter(|at| Some(*at) != not) {
+            let mut service = service(cluster, at).await;
+            let status = service.get_status(GetStatusRequest {}).await.ok()?;
+            let status = status.into_inner();
+            if status.catalog_leader == status.node?.id {
+                return Some(at);
+            }
+        }
+        None
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_catalog_leader_that_was_deposed_in_its_sleep_plans_nothing() {
+    let Some(mut cluster) = three_apart().await else {
+        return;
+    };
+    // Nothing was asked of the catalog for longer than of the partition.
+    for address in cluster.addresses() {
+        eventually("the partition is quiet", async || {
+            let quiet = pages::metric(address, "kelda_quiesced_partitions").await?;
+            (quiet > 0.0).then_some(())
+        })
+        .await;
+    }
+    let old = catalog_leader(&cluster, None).await;
+    cluster.network().isolate(&[old]);
+    catalog_leader(&cluster, Some(old)).await;
+    let mut service = service(&cluster, old).await;
+    let plan = service.get_assignment_plan(GetAssignmentPlanRequest::default());
+    let refused = plan.await.expect_err("another node leads the catalog");
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

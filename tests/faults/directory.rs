@@ -195,10 +195,15 @@ async fn a_marker_that_can_not_be_understood_is_refused() {
     let (directory, values) = stored().await;
     let path = directory.path().join("kelda.marker");
     let marker = fs::read_to_string(&path).expect("read");
-    let newer = marker.replace("\"format_version\": 1", "\"format_version\": 2");
-    assert_ne!(newer, marker);
+    let of = |version| {
+        let version = format!("\"format_version\": {version}");
+        let other = marker.replace("\"format_version\": 2", &version);
+        assert_ne!(other, marker);
+        other
+    };
     for (content, advice) in [
-        (&*newer, "use a newer kelda"),
+        (&*of(3), "use a newer kelda"),
+        (&*of(1), "choose an empty --data-dir"),
         (&marker[..20], "restore the data directory from a copy"),
     ] {
         fs::write(&path, content).expect("written");

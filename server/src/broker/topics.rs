@@ -302,6 +302,7 @@ fn rejected(name: &str, rejection: Rejection) -> Error {
         Rejection::UnknownNode
         | Rejection::ReplicasChanged { .. }
         | Rejection::NodeInUse { .. }
+        | Rejection::NodeGivenPartitions { .. }
         | Rejection::LastNode
         | Rejection::Malformed(_) => Error::Internal {
             detail: rejection.to_string(),

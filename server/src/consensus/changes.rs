@@ -160,6 +160,7 @@ fn rejected(rejection: Rejection) -> CatalogRejection {
         Rejection::Malformed(_) => (Reason::Malformed, 0),
         Rejection::ReplicasChanged { partition } => (Reason::ReplicasChanged, partition.into()),
         Rejection::NodeInUse { partitions } => (Reason::NodeInUse, partitions as u64),
+        Rejection::NodeGivenPartitions { version } => (Reason::NodeGivenPartitions, version),
         Rejection::LastNode => (Reason::LastNode, 0),
     };
     CatalogRejection {
@@ -184,6 +185,9 @@ fn from_rejected(rejection: CatalogRejection) -> Rejection {
         },
         Reason::NodeInUse => Rejection::NodeInUse {
             partitions: usize::try_from(rejection.number).unwrap_or(usize::MAX),
+        },
+        Reason::NodeGivenPartitions => Rejection::NodeGivenPartitions {
+            version: rejection.number,
         },
         Reason::LastNode => Rejection::LastNode,
         Reason::Malformed | Reason::Unspecified => {
@@ -210,6 +214,7 @@ mod tests {
             Err(Rejection::LimitReached { limit: 5 }.into()),
             Err(Rejection::ReplicasChanged { partition: 2 }.into()),
             Err(Rejection::NodeInUse { partitions: 8 }.into()),
+            Err(Rejection::NodeGivenPartitions { version: 6 }.into()),
             Err(Rejection::LastNode.into()),
             Err(ChangeError::NoLeader),
             Err(ChangeError::Indefinite),

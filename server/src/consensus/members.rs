@@ -12,7 +12,7 @@ use openraft::{ChangeMembers, Instant as _, ServerState, async_runtime::WatchRec
 use tokio::time::{Instant, sleep};
 
 use super::{Group, Member, Membership, seat::WAKING};
-use crate::types::NodeId;
+use crate::types::{LogIndex, NodeId};
 
 /// How long after a quorum was heard of nobody else can lead: the least time before followers elect another.
 pub(super) const LEASE: Duration = Duration::from_millis(600);
@@ -42,17 +42,36 @@ pub struct Members {
     pub addresses: BTreeMap<NodeId, String>,
 }
 
+/// A group as the node sees it that leads it, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Led {
+    /// Term in which it leads.
+    pub term: u64,
+    /// The members.
+    pub members: Members,
+    /// The entry that made them so.
+    pub membership_index: LogIndex,
+}
+
 impl Group {
     /// The members, as this node knows them.
     pub fn members(&self) -> Members {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        Members {
-            voters: membership.voter_ids().collect(),
-            learners: membership.learner_ids().collect(),
-            addresses: addresses(membership),
-        }
+        members(metrics.membership_config.membership())
+    }
+
+    /// The group, if this node leads it as far as it knows. Another may have been elected: its term is later.
+    pub fn led(&self) -> Option<Led> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.membership_config;
+        let index = membership.log_id().as_ref().map_or(0, |id| id.index);
+        (metrics.current_leader == Some(metrics.id)).then(|| Led {
+            term: metrics.vote.leader_id().term,
+            members: members(membership.membership()),
+            membership_index: LogIndex(index),
+        })
     }
 
     /// Where the members are, as the log has it.
@@ -398,6 +417,14 @@ impl Group {
             })
             .map(|(node, _)| *node)
             .collect()
+    }
+}
+
+fn members(membership: &Membership) -> Members {
+    Members {
+        voters: membership.voter_ids().collect(),
+        learners: membership.learner_ids().collect(),
+        addresses: addresses(membership),
     }
 }
 

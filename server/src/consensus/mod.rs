@@ -41,7 +41,7 @@ pub use group::{Group, OpenError, PartitionGroup, Proposal, ProposeError};
 pub use groups::Groups;
 pub use leaving::Standing;
 pub use machines::{CatalogView, PartitionView};
-pub use members::Members;
+pub use members::{Led, Members};
 #[cfg(feature = "simulation")]
 pub use observe::{Observation, Observations, seeded};
 

@@ -58,6 +58,8 @@ pub struct Node {
     pub draining: bool,
     /// What it was known by when it joined; empty: it had none.
     pub token: String,
+    /// Version of the catalog that gave it a partition last; 0: none did.
+    pub given_version: u64,
 }
 
 /// A topic.
@@ -162,6 +164,12 @@ pub enum Rejection {
     NodeInUse {
         /// How many.
         partitions: usize,
+    },
+    /// Somebody gave the node a partition since it was looked at.
+    #[error("the node was given partitions with version {version}: look again")]
+    NodeGivenPartitions {
+        /// The version of the catalog that did so last.
+        version: u64,
     },
     /// Without it there is no cluster.
     #[error("it is the last node of the cluster")]
@@ -404,6 +412,7 @@ impl Catalog {
             self.next_group_id += 1;
             self.groups.insert(group, (Arc::clone(name), number));
             let replicas: Vec<NodeId> = set.nodes.iter().copied().map(NodeId).collect();
+            self.give(&replicas);
             topic.partitions.push(Partition {
                 group,
                 founders: replicas.clone(),

@@ -8,9 +8,15 @@
 //! - the founder waits until each of the others has consented to *this start* of it. Nobody with a cluster consents, so a
 //!   founder that was wiped and comes back learns that its cluster lives, however old the news are that it hears: if
 //!   anybody was in that cluster, that one never consents;
+//! - a node consents to one founder only, and writes its name down before it says so. Where more nodes start than
+//!   `--bootstrap-expect` says, some may see one founder and some another, and two that had the consent of the same node
+//!   would found two clusters. So a node that has consented does not found itself, either;
 //! - a founder writes its marker before it tells anybody. If it dies then, the others wait for it: nobody else may found.
+//!
+//! If that founder is gone for good, nobody can know whether it had founded, but the operator. If no node has a cluster,
+//! the data directories of those that consented are deleted: there is nothing else in them yet. They say so.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, mem, path::Path, time::Duration};
 
 use kelda_proto::internal::v1::{JoinRequest, JoinResponse};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -21,6 +27,7 @@ use super::{
 };
 use crate::{
     membership::{Announcement, Founding, Membership, View},
+    storage,
     types::NodeId,
 };
 
@@ -36,6 +43,8 @@ pub(super) struct Bootstrap<'a> {
     /// What this node tells of itself.
     pub(super) announcement: Announcement,
     pub(super) request: JoinRequest,
+    /// Where it writes down to whom it consents; nowhere if it keeps nothing.
+    pub(super) data_dir: Option<&'a Path>,
 }
 
 /// What to do as things stand.
@@ -46,7 +55,13 @@ enum Step {
     /// Not all are there, or too many.
     Wait { here: String },
     /// Consent to this start of another node, and ask it to join until it has founded.
-    Consent { start: u64, address: String },
+    Consent {
+        founder: String,
+        start: u64,
+        address: String,
+    },
+    /// The founder would be another one than the one that this node has consented to.
+    Refuse { founder: String, agreed: String },
     /// All others are to consent to this node.
     Ask,
     /// All have.
@@ -58,22 +73,38 @@ impl Bootstrap<'_> {
     pub(super) async fn run(mut self) -> Result<Option<Identity>, StartError> {
         let mut own = self.announcement.founding.unwrap_or_default();
         let mut view = self.membership.watch();
+        let mut agreed = match self.data_dir {
+            Some(dir) => storage::read_founder(dir)?,
+            None => None,
+        };
         let complain_at = Instant::now() + PATIENCE;
-        let mut complained = false;
+        // Each trouble is told of once.
+        let mut told = Vec::new();
         loop {
             let now = view.borrow_and_update().clone();
-            let step = plan(&now, self.name, own).map_err(StartError::Refused)?;
-            let (targets, waits_for) = match step {
+            let step = plan(&now, self.name, own, agreed.as_deref());
+            let step = step.map_err(StartError::Refused)?;
+            let trouble = mem::discriminant(&step);
+            let targets = match &step {
                 Step::Found => return Ok(None),
-                Step::Join(targets) => (targets, None),
-                Step::Ask => (Vec::new(), None),
-                Step::Wait { here } => (Vec::new(), Some(here)),
-                Step::Consent { start, address } => {
-                    if own.consent != start {
-                        own.consent = start;
+                Step::Join(targets) => targets.clone(),
+                Step::Ask | Step::Wait { .. } | Step::Refuse { .. } => Vec::new(),
+                Step::Consent {
+                    founder,
+                    start,
+                    address,
+                } => {
+                    if agreed.is_none() {
+                        if let Some(dir) = self.data_dir {
+                            storage::write_founder(dir, founder)?;
+                        }
+                        agreed = Some(founder.clone());
+                    }
+                    if own.consent != *start {
+                        own.consent = *start;
                         self.tell(own)?;
                     }
-                    (vec![address], None)
+                    vec![address.clone()]
                 }
             };
             // All may be dropped: who asks again with its token is given the same id.
@@ -82,14 +113,9 @@ impl Bootstrap<'_> {
                 changed = view.changed() => if changed.is_err() {
                     return Err(StartError::Refused("gossip has ended".to_owned()));
                 },
-                () = sleep_until(complain_at), if !complained && waits_for.is_some() => {
-                    complained = true;
-                    let here = waits_for.unwrap_or_default();
-                    tracing::warn!(
-                        here,
-                        "waiting for exactly {} nodes to found a cluster: start the others, or correct --bootstrap-expect and --seeds",
-                        own.expect
-                    );
+                () = sleep_until(complain_at), if step.is_trouble() && !told.contains(&trouble) => {
+                    told.push(trouble);
+                    step.complain(own.expect);
                 }
             }
         }
@@ -127,8 +153,29 @@ impl Bootstrap<'_> {
     }
 }
 
-/// Decides, from what gossip has heard. The error is for the operator.
-fn plan(view: &View, me: &str, own: Founding) -> Result<Step, String> {
+impl Step {
+    /// Whether somebody has to do something if it stays so.
+    fn is_trouble(&self) -> bool {
+        matches!(self, Self::Wait { .. } | Self::Refuse { .. })
+    }
+
+    fn complain(&self, expect: u32) {
+        match self {
+            Self::Wait { here } => tracing::warn!(
+                here,
+                "waiting for exactly {expect} nodes to found a cluster: start the others, or correct --bootstrap-expect and --seeds"
+            ),
+            Self::Refuse { founder, agreed } => tracing::warn!(
+                founder,
+                "this node has agreed that {agreed} founds the cluster, and nobody else: start {agreed}, and no more nodes than --bootstrap-expect says; if {agreed} is gone for good and no node has a cluster, stop this node and delete its data directory"
+            ),
+            _ => {}
+        }
+    }
+}
+
+/// Decides, from what gossip has heard and whom this node has agreed to. The error is for the operator.
+fn plan(view: &View, me: &str, own: Founding, agreed: Option<&str>) -> Result<Step, String> {
     let others = || view.alive().filter(|node| node.name != me);
     let has_cluster = others().filter(|node| !node.announcement.cluster_id.is_empty());
     let has_cluster: Vec<String> = has_cluster
@@ -158,10 +205,19 @@ fn plan(view: &View, me: &str, own: Founding) -> Result<Step, String> {
         return Ok(Step::Wait { here });
     }
     let founder = founders.first_key_value();
+    if let Some((name, _)) = founder
+        && let Some(agreed) = agreed.filter(|agreed| agreed != name)
+    {
+        return Ok(Step::Refuse {
+            founder: (*name).to_owned(),
+            agreed: agreed.to_owned(),
+        });
+    }
     if let Some((name, (theirs, address))) = founder
         && *name != me
     {
         return Ok(Step::Consent {
+            founder: (*name).to_owned(),
             start: theirs.start,
             address: (*address).to_owned(),
         });

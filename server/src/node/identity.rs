@@ -94,6 +94,7 @@ pub(super) async fn find(
     if let Some(marker) = marker {
         // One that died before it could, or its token would stand for the id longer than the data.
         storage::delete_token(&config.data_dir)?;
+        storage::delete_founder(&config.data_dir)?;
         return Ok(Identity {
             cluster_id: marker.cluster_id,
             node: marker.node_id,
@@ -109,6 +110,7 @@ pub(super) async fn find(
                 membership,
                 announcement: announcement.clone(),
                 request: join_request(config, this)?,
+                data_dir: (!config.ephemeral).then_some(&config.data_dir),
             };
             match bootstrap.run().await? {
                 Some(joined) => joined,
@@ -128,6 +130,7 @@ pub(super) async fn find(
         };
         storage::write_marker(&config.data_dir, &marker)?;
         storage::delete_token(&config.data_dir)?;
+        storage::delete_founder(&config.data_dir)?;
     }
     Ok(identity)
 }
@@ -174,6 +177,7 @@ fn join_request(config: &Config, this: &RegisterNode) -> Result<JoinRequest, Sta
             rack: this.rack.clone(),
             draining: false,
             token,
+            given_version: 0,
         }),
     })
 }

@@ -115,6 +115,19 @@ pub enum OpenError {
         /// What was found.
         detail: String,
     },
+    /// Written by a version of Kelda before the first release.
+    #[error(
+        "{} has format version {found} from before the first release, this program reads {supported}: choose an empty --data-dir, or read it with the kelda that wrote it",
+        path.display()
+    )]
+    OlderFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The oldest version that this program knows.
+        supported: u32,
+    },
     /// Written by a later version of Kelda.
     #[error(
         "{} has format version {found}, this program reads up to {supported}: use a newer kelda",

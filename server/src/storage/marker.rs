@@ -54,13 +54,7 @@ pub fn read_marker(dir: &Path) -> Result<Option<Marker>, OpenError> {
         detail: error.to_string(),
     };
     let version: Version = serde_json::from_slice(&text).map_err(corrupt)?;
-    if version.format_version > FORMAT_VERSION {
-        return Err(OpenError::NewerFormat {
-            path,
-            found: version.format_version,
-            supported: FORMAT_VERSION,
-        });
-    }
+    check_format(version.format_version, &path)?;
     let stored: Stored = serde_json::from_slice(&text).map_err(corrupt)?;
     Ok(Some(Marker {
         format_version: stored.format_version,
@@ -102,13 +96,48 @@ pub(super) fn write_whole(
     File::open(dir)?.sync_all()
 }
 
+/// Checks that this program knows the format of a file.
+pub(super) fn check_format(found: u32, path: &Path) -> Result<(), OpenError> {
+    let path = path.to_owned();
+    let supported = FORMAT_VERSION;
+    match found {
+        FORMAT_VERSION => Ok(()),
+        // There never was one.
+        0 => Err(OpenError::Corrupt {
+            path,
+            detail: "its format version is 0".to_owned(),
+        }),
+        1..FORMAT_VERSION => Err(OpenError::OlderFormat {
+            path,
+            found,
+            supported,
+        }),
+        _ => Err(OpenError::NewerFormat {
+            path,
+            found,
+            supported,
+        }),
+    }
+}
+
+/// Deletes a file, if there is one.
+pub(super) fn remove(path: &Path) -> Result<(), OpenError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(OpenError::Io {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn marker() -> Marker {
         Marker {
-            format_version: 1,
+            format_version: FORMAT_VERSION,
             cluster_id: "c-42".to_owned(),
             node_id: NodeId(3),
             node_name: "node3".to_owned(),
@@ -126,12 +155,19 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_marker_is_refused_whatever_else_it_says() {
+    fn a_marker_of_another_format_is_refused_whatever_else_it_says() {
         let dir = tempfile::tempdir().unwrap();
-        let text = r#"{"format_version": 2, "shape": "unknown"}"#;
-        fs::write(dir.path().join(MARKER_FILE), text).unwrap();
-        let error = read_marker(dir.path()).unwrap_err();
-        assert!(matches!(error, OpenError::NewerFormat { found: 2, .. }));
+        let refusal = |version: u32| {
+            let text = format!(r#"{{"format_version": {version}, "shape": "unknown"}}"#);
+            fs::write(dir.path().join(MARKER_FILE), text).unwrap();
+            read_marker(dir.path()).unwrap_err()
+        };
+        let newer = refusal(FORMAT_VERSION + 1);
+        assert!(matches!(newer, OpenError::NewerFormat { found: 3, .. }));
+        let older = refusal(1);
+        assert!(matches!(older, OpenError::OlderFormat { found: 1, .. }));
+        assert!(older.to_string().contains("--data-dir"), "{older}");
+        assert!(matches!(refusal(0), OpenError::Corrupt { .. }));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod backend;
 pub mod codec;
 mod error;
+mod founder;
 mod group;
 mod keys;
 mod layout;
@@ -28,6 +29,7 @@ mod writer;
 mod tests;
 
 pub use error::{Error, OpenError};
+pub use founder::{delete_founder, read_founder, write_founder};
 pub use group::GroupStore;
 pub use marker::{Marker, read_marker, write_marker};
 #[cfg(feature = "simulation")]
@@ -39,5 +41,6 @@ pub use types::{
     GroupState, Hooks, Part, Search, Status,
 };
 
-/// Version of everything on disk: the marker, the tables and the entries. There is one so far.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of everything on disk: the marker, the tables and the entries. There is one so far that was released; version
+/// 1 was before it, without the row that tells how many groups there are.
+pub const FORMAT_VERSION: u32 = 2;

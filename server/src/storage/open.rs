@@ -10,8 +10,9 @@ use redb::{Builder, Database, DatabaseError, StorageError};
 
 use super::backend::redb::{Redb, guarded};
 use super::backend::{self, Backend};
+use super::founder::{FOUNDER_FILE, FOUNDER_TEMPORARY};
 use super::keys::{FORMAT_KEY, OCCUPIED_KEY, Table};
-use super::marker::{MARKER_FILE, MARKER_TEMPORARY, read_marker};
+use super::marker::{MARKER_FILE, MARKER_TEMPORARY, check_format, read_marker};
 use super::token::{TOKEN_FILE, TOKEN_TEMPORARY};
 use super::types::{Config, Status};
 use super::{Error, FORMAT_VERSION, OpenError};
@@ -23,7 +24,7 @@ const DATABASE_TEMPORARY: &str = "kelda.redb.new";
 /// Locked by the process that works here. redb locks its file too, but only once there is one.
 const LOCK_FILE: &str = "kelda.lock";
 /// What a data directory may hold before it is ours: file systems put the last one there.
-const OWN_FILES: [&str; 8] = [
+const OWN_FILES: [&str; 10] = [
     DATABASE_FILE,
     DATABASE_TEMPORARY,
     LOCK_FILE,
@@ -31,6 +32,8 @@ const OWN_FILES: [&str; 8] = [
     MARKER_TEMPORARY,
     TOKEN_FILE,
     TOKEN_TEMPORARY,
+    FOUNDER_FILE,
+    FOUNDER_TEMPORARY,
     "lost+found",
 ];
 /// First bytes of every redb file.
@@ -273,21 +276,15 @@ fn prepare(path: &Path, backend: &Redb) -> Result<(), OpenError> {
         Ok(())
     });
     read.map_err(failed)?;
-    backend.resume_account(occupied);
-    backend.resume_census().map_err(failed)?;
     let version = found.and_then(|value| value.try_into().ok());
-    match version.map(u32::from_be_bytes) {
-        Some(FORMAT_VERSION) => Ok(()),
-        Some(found) if found > FORMAT_VERSION => Err(OpenError::NewerFormat {
-            path: path.to_owned(),
-            found,
-            supported: FORMAT_VERSION,
-        }),
-        _ => Err(OpenError::Corrupt {
-            path: path.to_owned(),
-            detail: "its format version is missing".to_owned(),
-        }),
-    }
+    let version = version.ok_or_else(|| OpenError::Corrupt {
+        path: path.to_owned(),
+        detail: "its format version is missing".to_owned(),
+    })?;
+    // Before anything whose meaning depends on it.
+    check_format(u32::from_be_bytes(version), path)?;
+    backend.resume_account(occupied);
+    backend.resume_census().map_err(failed)
 }
 
 /// Makes every table and notes the version.

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use super::OpenError;
-use super::marker::write_whole;
+use super::marker::{remove, write_whole};
 
 /// Name of the file in the data directory.
 pub(super) const TOKEN_FILE: &str = "kelda.joining";
@@ -49,14 +49,7 @@ pub fn write_token(dir: &Path, token: &str) -> Result<(), OpenError> {
 
 /// Deletes the token, if there is one. Blocks.
 pub fn delete_token(dir: &Path) -> Result<(), OpenError> {
-    let path = dir.join(TOKEN_FILE);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(OpenError::Io {
-            path,
-            source: error,
-        }),
-        _ => Ok(()),
-    }
+    remove(&dir.join(TOKEN_FILE))
 }
 
 #[cfg(test)]

@@ -27,7 +27,9 @@ pub(in crate::broker) async fn run(broker: Broker, interval: Duration) {
         }
         // Leaders and load move by themselves, above all while nodes restart: they are not chased.
         let pace = if is_due { Pace::All } else { Pace::Urgent };
-        if let Some(overview) = broker.overview_here().filter(|it| it.complete) {
+        // It takes a round trip at most, and a change meanwhile is looked at next.
+        let overview = broker.overview_here().await;
+        if let Some(overview) = overview.filter(|it| it.complete) {
             look(&broker, &overview, pace).await;
         }
         // Each only tells that something has changed, and all of it is looked at then.

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::{Overview, carry_out::Pace, cluster, overview::Known};
 use crate::{
     broker::{Broker, Error, status::count},
-    consensus::{CatalogView, ChangeError},
+    consensus::{CatalogView, ChangeError, Changed},
     machine::{
         catalog::{Node, Rejection, TopicRange},
         placement,
@@ -28,6 +28,8 @@ use crate::{
 
 /// How long a node that is to go may take to give its vote on the catalog up.
 const VOTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is looked at what a node holds, while it is given partitions meanwhile.
+const CHECKS_MAX: usize = 3;
 /// Pause before another look.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -87,25 +89,48 @@ impl Broker {
         if force && catalog.replicas_on(node) > 0 {
             self.replace_dead(node).await?;
         }
-        // What the catalog says is where replicas go. What is still on its way from the node is seen by the leaders.
-        let overview = self.overview().await?;
-        let partitions = in_use(&self.shared.catalog.view(), &overview, node);
-        if force && partitions > 0 {
-            return Ok(v1::RemoveNodeResponse {
-                removed: false,
-                replica_count: count(partitions),
-            });
+        for _ in 0..CHECKS_MAX {
+            // Before the overview: what the node is given behind this version makes the catalog refuse.
+            let catalog = self.shared.catalog.view();
+            // The catalog says where replicas go. What is still on its way from the node is seen by the leaders.
+            let overview = self.overview().await?;
+            let partitions = in_use(&catalog, &overview, node);
+            if force && partitions > 0 {
+                return Ok(v1::RemoveNodeResponse {
+                    removed: false,
+                    replica_count: count(partitions),
+                });
+            }
+            if partitions > 0 {
+                return Err(Error::NodeInUse { node, partitions });
+            }
+            self.take_vote(node).await?;
+            if self.take_out(node, catalog.version()).await? {
+                return Ok(v1::RemoveNodeResponse {
+                    removed: true,
+                    replica_count: 0,
+                });
+            }
         }
-        if partitions > 0 {
-            return Err(Error::NodeInUse { node, partitions });
+        // It is given partitions all the time.
+        let partitions = self.shared.catalog.view().replicas_on(node).max(1);
+        Err(Error::NodeInUse { node, partitions })
+    }
+
+    /// Takes a node out that held nothing in a version of the catalog. Whether it is out; else it was given something
+    /// since, and that is known here.
+    async fn take_out(&self, node: NodeId, checked_version: u64) -> Result<bool, Error> {
+        let remove = command::Command::RemoveNode(RemoveNode {
+            id: node.0,
+            checked_version,
+        });
+        match self.commit(remove).await {
+            Ok(changed) => self.see(changed.version).await.map(|()| true),
+            Err(ChangeError::Rejected(Rejection::NodeGivenPartitions { version })) => {
+                self.see(version).await.map(|()| false)
+            }
+            Err(error) => Err(failed(node, error)),
         }
-        self.take_vote(node).await?;
-        let remove = command::Command::RemoveNode(RemoveNode { id: node.0 });
-        self.change_nodes(node, remove).await?;
-        Ok(v1::RemoveNodeResponse {
-            removed: true,
-            replica_count: 0,
-        })
     }
 
     /// Waits until a node that is to go votes on the catalog no more, see `members.rs`.
@@ -176,18 +201,24 @@ impl Broker {
     }
 
     async fn change_nodes(&self, node: NodeId, command: command::Command) -> Result<(), Error> {
+        let changed = self.commit(command).await;
+        let changed = changed.map_err(|error| failed(node, error))?;
+        // Whoever asks this node next is to see it.
+        self.see(changed.version).await
+    }
+
+    async fn commit(&self, command: command::Command) -> Result<Changed, ChangeError> {
         let command = CatalogCommand {
             time_ms: clock::now_ms(),
             command: Some(command),
         };
-        let changed = match self.shared.catalog.change(&command).await {
-            Ok(changed) => changed,
-            Err(ChangeError::Rejected(rejection)) => return Err(rejected(node, rejection)),
-            Err(_) => return Err(Error::NotReady),
-        };
-        // Whoever asks this node next is to see it.
+        self.shared.catalog.change(&command).await
+    }
+
+    /// Waits until this node has a version of the catalog.
+    async fn see(&self, version: u64) -> Result<(), Error> {
         let mut catalog = self.shared.catalog.watch();
-        let seen = catalog.wait_for(|catalog| catalog.version() >= changed.version);
+        let seen = catalog.wait_for(|catalog| catalog.version() >= version);
         seen.await.map(|_| ()).map_err(|_| Error::NotReady)
     }
 
@@ -197,7 +228,10 @@ impl Broker {
     }
 }
 
-fn rejected(node: NodeId, rejection: Rejection) -> Error {
+fn failed(node: NodeId, error: ChangeError) -> Error {
+    let ChangeError::Rejected(rejection) = error else {
+        return Error::NotReady;
+    };
     match rejection {
         Rejection::UnknownNode => Error::UnknownNode { node },
         Rejection::NodeInUse { partitions } => Error::NodeInUse { node, partitions },

@@ -21,7 +21,7 @@ use crate::{
         route::{LOOK_AGAIN, ROUTE_TIMEOUT},
     },
     machine::placement::Load,
-    types::{GroupId, NodeId},
+    types::{GroupId, LogIndex, NodeId},
 };
 
 /// How long a call may wait for what it can do without.
@@ -50,6 +50,16 @@ pub(super) struct Known {
     pub(super) voters: BTreeSet<NodeId>,
     pub(super) learners: BTreeSet<NodeId>,
     pub(super) load: Load,
+    age: Age,
+}
+
+/// Which of two reports of a partition is newer: the greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Age {
+    /// Of the partition's leader.
+    term: u64,
+    /// The entry that made its members.
+    membership: LogIndex,
 }
 
 impl Known {
@@ -102,6 +112,10 @@ impl From<&PartitionReport> for Known {
                 bytes_per_second: report.bytes_per_second,
                 disk_bytes: report.stored_bytes,
             },
+            age: Age {
+                term: report.term,
+                membership: LogIndex(report.membership_index),
+            },
         }
     }
 }
@@ -115,6 +129,8 @@ fn wire(group: GroupId, known: &Known) -> PartitionReport {
         learners: ids(&known.learners),
         bytes_per_second: known.load.bytes_per_second,
         stored_bytes: known.load.disk_bytes,
+        term: known.age.term,
+        membership_index: known.age.membership.0,
     }
 }
 
@@ -141,6 +157,8 @@ struct Reported {
     /// Of this node as the catalog's leader. What was said in another one is too old.
     term: u64,
     partitions: BTreeMap<GroupId, Known>,
+    /// The newest report of each partition, also while nobody says any more that it leads it.
+    newest: BTreeMap<GroupId, Age>,
     /// Who has reported since this node leads.
     from: BTreeSet<NodeId>,
     alive: BTreeSet<NodeId>,
@@ -170,21 +188,24 @@ impl Reports {
         known
     }
 
-    /// Takes note of what a node leads.
+    /// Takes note of what a node leads, but for what another one has led since.
     fn note(&self, term: u64, from: NodeId, partitions: &[PartitionReport]) {
         let mut known = self.lock(term);
-        let mut new: BTreeMap<GroupId, Known> = BTreeMap::new();
-        for report in partitions {
-            let mut partition = Known::from(report);
-            partition.leader = from;
-            new.insert(GroupId(report.group), partition);
-        }
+        let told: BTreeSet<GroupId> = partitions.iter().map(|it| GroupId(it.group)).collect();
         let mut changed = known.from.insert(from);
         let before = known.partitions.len();
-        let keeps = |group: &GroupId, it: &Known| it.leader != from || new.contains_key(group);
+        let keeps = |group: &GroupId, it: &Known| it.leader != from || told.contains(group);
         known.partitions.retain(|group, it| keeps(group, it));
         changed |= known.partitions.len() != before;
-        for (group, partition) in new {
+        for report in partitions {
+            let group = GroupId(report.group);
+            let mut partition = Known::from(report);
+            partition.leader = from;
+            let newest = known.newest.entry(group).or_default();
+            if partition.age < *newest {
+                continue;
+            }
+            *newest = partition.age;
             let before = known.partitions.insert(group, partition.clone());
             changed |= before.is_none_or(|before| {
                 (before.leader, before.voters, before.learners)
@@ -197,10 +218,14 @@ impl Reports {
         }
     }
 
-    /// Takes note of who is alive.
-    fn note_alive(&self, term: u64, alive: BTreeSet<NodeId>) {
+    /// Takes note of who is alive, and forgets what is not in the catalog any more.
+    fn note_cluster(&self, term: u64, alive: BTreeSet<NodeId>, exists: impl Fn(GroupId) -> bool) {
         let changed = {
             let mut known = self.lock(term);
+            let Reported {
+                newest, partitions, ..
+            } = &mut *known;
+            newest.retain(|group, _| partitions.contains_key(group) || exists(*group));
             let changed = known.alive != alive;
             known.alive = alive;
             changed
@@ -222,8 +247,15 @@ impl Reports {
 }
 
 impl Broker {
-    /// What this node knows as the catalog's leader; nothing if it does not lead.
-    pub(super) fn overview_here(&self) -> Option<Overview> {
+    /// What this node knows as the catalog's leader; nothing if it does not lead, which takes a quorum to say: others may
+    /// have elected a leader while it slept, and moved everything.
+    pub(super) async fn overview_here(&self) -> Option<Overview> {
+        let leads = self.shared.catalog.group().confirm_lead().await;
+        leads.then(|| self.noted()).flatten()
+    }
+
+    /// What was reported to this node, while it has not noticed that another one leads the catalog.
+    fn noted(&self) -> Option<Overview> {
         let group = self.shared.catalog.group();
         if !group.may_lead() {
             return None;
@@ -232,7 +264,8 @@ impl Broker {
         let mut alive = group.present();
         alive.retain(|node| catalog.node(*node).is_some());
         let term = group.term();
-        self.shared.reports.note_alive(term, alive);
+        let exists = |group| catalog.partition_of_group(group).is_some();
+        self.shared.reports.note_cluster(term, alive, exists);
         Some(self.shared.reports.overview(term))
     }
 
@@ -304,9 +337,10 @@ impl Broker {
         let mut versions = self.shared.reports.versions();
         loop {
             versions.mark_unchanged();
-            let overview = self.overview_here()?;
+            // Only to see whether there is something to tell: asking the others each time would keep the catalog awake.
+            let overview = self.noted()?;
             if overview.version != known || Instant::now() >= deadline {
-                return Some(overview);
+                return self.overview_here().await;
             }
             let pause = deadline.min(Instant::now() + ALIVE_INTERVAL);
             // Whatever ends the pause, all is looked at again.
@@ -361,10 +395,39 @@ mod tests {
     }
 
     #[test]
+    fn who_was_deposed_is_not_believed_however_late_it_says_that_it_leads() {
+        let at = |term, membership_index, voters: &[u64]| PartitionReport {
+            term,
+            membership_index,
+            ..report(7, voters)
+        };
+        let reports = Reports::new(NodeId(1));
+        let known = || reports.overview(1).partitions.get(&GroupId(7)).cloned();
+        let leader = || known().map(|it| it.leader.0);
+        reports.note(1, NodeId(2), &[at(5, 9, &[2, 3])]);
+        reports.note(1, NodeId(1), &[at(4, 10, &[1, 2])]);
+        assert_eq!(leader(), Some(2));
+        reports.note(1, NodeId(2), &[at(5, 8, &[2])]);
+        let voters = known().map(|it| it.voters.len());
+        assert_eq!((leader(), voters), (Some(2), Some(2)), "older members");
+        // Nor once the real one has stepped down.
+        reports.note(1, NodeId(2), &[]);
+        reports.note_cluster(1, BTreeSet::new(), |group| group == GroupId(7));
+        reports.note(1, NodeId(1), &[at(4, 10, &[1, 2])]);
+        assert_eq!(leader(), None);
+        reports.note(1, NodeId(1), &[at(6, 9, &[1, 2])]);
+        assert_eq!(leader(), Some(1));
+        // What is not in the catalog any more is not kept for ever.
+        reports.note(1, NodeId(1), &[]);
+        reports.note_cluster(1, BTreeSet::new(), |_| false);
+        assert!(reports.lock(1).newest.is_empty());
+    }
+
+    #[test]
     fn what_waits_for_a_silent_node_is_not_moving() {
         let reports = Reports::new(NodeId(1));
         reports.note(1, NodeId(1), &[report(7, &[1, 2])]);
-        reports.note_alive(1, [1, 2, 3].map(NodeId).into());
+        reports.note_cluster(1, [1, 2, 3].map(NodeId).into(), |_| true);
         let overview = reports.overview(1);
         assert!(!overview.complete, "2 and 3 have not reported");
         let replicas = |ids: [u64; 2]| ids.map(NodeId);

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
     broker::{Broker, partition::Partition},
+    consensus::Led,
     types::{GroupId, NodeId},
 };
 
@@ -35,8 +36,8 @@ struct Reporting {
 struct Told {
     /// To whom, in which term of theirs: in the next one they have forgotten.
     to: (NodeId, u64),
-    /// Voters and other members.
-    members: BTreeMap<u64, (Vec<u64>, Vec<u64>)>,
+    /// Term in which each partition is led, and the entry that made its members.
+    led: BTreeMap<u64, (u64, u64)>,
 }
 
 struct Measured {
@@ -92,20 +93,23 @@ impl Reporting {
             self.told = None;
             return false;
         };
-        let me = broker.node();
         let directory = broker.directory();
         let led = directory
             .partitions()
-            .filter(|it| it.group.group().leader() == Some(me));
-        let partitions: Vec<_> = led.map(|it| self.describe(it, measure)).collect();
+            .filter_map(|it| Some((it, it.group.group().led()?)));
+        let partitions: Vec<_> = led
+            .map(|(it, led)| self.describe(it, &led, measure))
+            .collect();
         if measure {
             let led: Vec<u64> = partitions.iter().map(|it| it.group).collect();
             self.measured.retain(|group, _| led.contains(&group.0));
         }
-        let facts = |it: &PartitionReport| (it.voters.clone(), it.learners.clone());
         let now = Told {
             to: (to, catalog.term()),
-            members: partitions.iter().map(|it| (it.group, facts(it))).collect(),
+            led: partitions
+                .iter()
+                .map(|it| (it.group, (it.term, it.membership_index)))
+                .collect(),
         };
         if self.told.as_ref() == Some(&now) && !measure {
             return true;
@@ -115,9 +119,9 @@ impl Reporting {
         taken
     }
 
-    fn describe(&mut self, partition: &Partition, measure: bool) -> PartitionReport {
+    fn describe(&mut self, partition: &Partition, led: &Led, measure: bool) -> PartitionReport {
         let group = partition.group.group();
-        let members = group.members();
+        let members = &led.members;
         let end_bytes = partition.group.view().end_bytes;
         let now = Instant::now();
         let measured = self.measured.entry(group.id()).or_insert(Measured {
@@ -141,6 +145,8 @@ impl Reporting {
             learners: members.learners.iter().map(|id| id.0).collect(),
             bytes_per_second: measured.per_second,
             stored_bytes: partition.group.stored_bytes(),
+            term: led.term,
+            membership_index: led.membership_index.0,
         }
     }
 }

@@ -22,6 +22,7 @@ impl Catalog {
             // A node that restarts in the middle of it is still to be emptied.
             draining: known.is_some_and(|known| known.draining),
             token: known.map_or_else(|| register.token.clone(), |known| known.token.clone()),
+            given_version: known.map_or(0, |known| known.given_version),
         };
         match known {
             // Who joins is told its id, also if it asks once more.
@@ -54,16 +55,32 @@ impl Catalog {
 
     pub(super) fn remove(&mut self, remove: &RemoveNode) -> Result<Change, Rejection> {
         let id = NodeId(remove.id);
-        if !self.nodes.contains_key(&id) {
-            return Err(Rejection::UnknownNode);
-        }
+        let version = self
+            .nodes
+            .get(&id)
+            .ok_or(Rejection::UnknownNode)?
+            .given_version;
         match self.replicas_on(id) {
+            // What it was given since may be gone from here and still be on its way there.
+            0 if version > remove.checked_version => {
+                Err(Rejection::NodeGivenPartitions { version })
+            }
             0 if self.nodes.len() == 1 => Err(Rejection::LastNode),
             0 => {
                 self.nodes.remove(&id);
                 Ok(Change::NodeRemoved)
             }
             partitions => Err(Rejection::NodeInUse { partitions }),
+        }
+    }
+
+    /// Takes note that the version which is made now gives these nodes a partition.
+    pub(super) fn give(&mut self, nodes: &[NodeId]) {
+        let version = self.version + 1;
+        for node in nodes {
+            if let Some(node) = self.nodes.get_mut(node) {
+                node.given_version = version;
+            }
         }
     }
 

@@ -27,12 +27,16 @@ impl Catalog {
         }
         let name = Arc::clone(name);
         let mut topic = topic.as_ref().clone();
+        let mut given = Vec::new();
         for change in &command.moves {
             if let Some(partition) = placed(&mut topic.partitions, change.partition) {
+                let new = change.after.iter().filter(|id| !change.before.contains(id));
+                given.extend(new.copied().map(NodeId));
                 partition.replicas = change.after.iter().copied().map(NodeId).collect();
             }
         }
         self.topics.insert(name, Arc::new(topic));
+        self.give(&given);
         Ok(Change::ReplicasMoved)
     }
 

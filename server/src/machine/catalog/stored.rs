@@ -78,7 +78,12 @@ impl Catalog {
             rack: stored.rack,
             draining: stored.draining,
             token: stored.token,
+            given_version: stored.given_version,
         };
+        ensure(
+            node.given_version <= self.version,
+            "node that is given a partition later",
+        )?;
         let before = self.nodes.insert(id, node);
         ensure(before.is_none(), "two nodes with the same id")
     }
@@ -155,6 +160,7 @@ fn stored_node(node: &Node) -> CatalogNode {
         rack: node.rack.clone(),
         draining: node.draining,
         token: node.token.clone(),
+        given_version: node.given_version,
     }
 }
 

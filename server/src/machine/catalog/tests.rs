@@ -319,7 +319,7 @@ fn damaged_state_is_refused() {
     assert_eq!(Catalog::restore(good.clone()), Ok(catalog));
 
     type Damage = fn(&mut CatalogState);
-    let damages: [Damage; 18] = [
+    let damages: [Damage; 19] = [
         |state| state.next_node_id = 0,
         |state| state.next_node_id = 3,
         |state| state.next_topic_id = 2,
@@ -328,6 +328,7 @@ fn damaged_state_is_refused() {
         |state| state.version = u64::MAX,
         |state| state.nodes[0].id = 0,
         |state| state.nodes[0].id = 2,
+        |state| state.nodes[1].given_version = state.version + 1,
         |state| state.nodes.truncate(2),
         |state| state.topics[0].id = 0,
         |state| state.topics[0].id = 2,

@@ -53,7 +53,7 @@ fn alive(nodes: Vec<(&str, Announcement)>) -> View {
 }
 
 fn step(view: &View, me: &str, own: &Announcement) -> Step {
-    plan(view, me, own.founding.expect("a founder")).expect("no conflict")
+    plan(view, me, own.founding.expect("a founder"), None).expect("no conflict")
 }
 
 #[test]
@@ -67,6 +67,7 @@ fn all_choose_the_smallest_name_and_it_founds_when_all_consent() {
     };
     for me in [("b", 2), ("c", 3)] {
         let consent = Step::Consent {
+            founder: "a".to_owned(),
             start: 1,
             address: "raft of a".to_owned(),
         };
@@ -106,6 +107,35 @@ fn who_hears_of_a_cluster_joins_it_whatever_else_it_hears() {
 }
 
 #[test]
+fn who_has_agreed_to_a_founder_agrees_to_no_other_and_is_none() {
+    let nodes = alive(vec![
+        ("a", founder(1, 0)),
+        ("b", founder(2, 0)),
+        ("c", founder(3, 0)),
+    ]);
+    let own = |start| founder(start, 0).founding.expect("a founder");
+    let refuse = |agreed: &str| Step::Refuse {
+        founder: "a".to_owned(),
+        agreed: agreed.to_owned(),
+    };
+    for agreed in ["b", "c", "z"] {
+        for (me, start) in [("a", 1), ("b", 2), ("c", 3)] {
+            let step = plan(&nodes, me, own(start), Some(agreed));
+            assert_eq!(step, Ok(refuse(agreed)), "{me} after {agreed}");
+        }
+    }
+    // Another start of the same one, and a cluster that there is, are something else.
+    let step = plan(&nodes, "c", own(3), Some("a"));
+    assert!(
+        matches!(step, Ok(Step::Consent { start: 1, .. })),
+        "{step:?}"
+    );
+    let nodes = alive(vec![("a", founder(1, 0)), ("d", member("x"))]);
+    let step = plan(&nodes, "c", own(3), Some("b"));
+    assert_eq!(step, Ok(Step::Join(vec!["raft of d".to_owned()])));
+}
+
+#[test]
 fn too_few_too_many_dead_and_plain_nodes_make_it_wait() {
     let waits = |nodes: &View| matches!(step(nodes, "a", &founder(1, 0)), Step::Wait { .. });
     let (a, b, c) = (founder(1, 0), founder(2, 1), founder(3, 1));
@@ -134,7 +164,7 @@ fn other_expectations_are_a_clear_error() {
         start: 1,
         consent: 0,
     };
-    let error = plan(&nodes, "a", own).expect_err("a conflict");
+    let error = plan(&nodes, "a", own, None).expect_err("a conflict");
     assert!(
         error.contains("node b") && error.contains("--bootstrap-expect 3"),
         "{error}"
@@ -148,5 +178,5 @@ fn one_node_founds_alone() {
         start: 1,
         consent: 0,
     };
-    assert_eq!(plan(&View::default(), "a", own), Ok(Step::Found));
+    assert_eq!(plan(&View::default(), "a", own, None), Ok(Step::Found));
 }

@@ -62,14 +62,17 @@ impl Census {
         Ok(census)
     }
 
-    /// Checks that what is there is what has to be there, as `row` has it. A database without one gets it with its next
-    /// transaction.
+    /// Checks that what is there is what has to be there, as `row` has it. Every transaction writes the row, the first
+    /// one too, so a database without it has lost it.
     pub(super) fn check(self, row: Option<&[u8]>) -> Result<(), Error> {
         match row {
-            Some(row) if *row != self.encode() => Err(Error::damaged(
+            Some(row) if *row == self.encode() => Ok(()),
+            Some(_) => Err(Error::damaged(
                 "rows that say which groups there are have gone or changed",
             )),
-            _ => Ok(()),
+            None => Err(Error::damaged(
+                "the row that says how many groups there are has gone",
+            )),
         }
     }
 

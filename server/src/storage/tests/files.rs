@@ -123,30 +123,54 @@ async fn a_wiped_database_beside_a_marker_is_refused() {
     assert!(!dir.path().join("kelda.redb").exists());
 }
 
-#[tokio::test]
-async fn a_newer_database_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    open(dir.path()).unwrap().close().await.unwrap();
-    let database = redb::Database::open(dir.path().join("kelda.redb")).unwrap();
+/// Changes the table that says what a database is.
+fn change_format(dir: &Path, change: impl FnOnce(&mut redb::Table<'_, &[u8], &[u8]>)) {
+    let database = redb::Database::open(dir.join("kelda.redb")).unwrap();
     let write = database.begin_write().unwrap();
     let table = redb::TableDefinition::<&[u8], &[u8]>::new("format");
-    let newer = (FORMAT_VERSION + 1).to_be_bytes();
-    write
-        .open_table(table)
-        .unwrap()
-        .insert(&b"version"[..], &newer[..])
-        .unwrap();
+    change(&mut write.open_table(table).unwrap());
     write.commit().unwrap();
-    drop(database);
-    let error = refusal(dir.path());
+}
+
+#[tokio::test]
+async fn a_newer_or_older_database_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).unwrap().close().await.unwrap();
+    let refusal_of = |version: u32| {
+        change_format(dir.path(), |table| {
+            let version = version.to_be_bytes();
+            table.insert(&b"version"[..], &version[..]).unwrap();
+        });
+        refusal(dir.path())
+    };
+    let supported_is = |it: u32| it == FORMAT_VERSION;
     assert!(matches!(
-        error,
-        OpenError::NewerFormat {
-            found: 2,
-            supported: 1,
-            ..
-        }
+        refusal_of(FORMAT_VERSION + 1),
+        OpenError::NewerFormat { found: 3, supported, .. } if supported_is(supported)
     ));
+    // One of version 1 need not have a census: it is old, not damaged.
+    change_format(dir.path(), |table| {
+        table.remove(&b"census"[..]).unwrap();
+    });
+    assert!(matches!(
+        refusal_of(1),
+        OpenError::OlderFormat { found: 1, supported, .. } if supported_is(supported)
+    ));
+    assert!(matches!(refusal_of(0), OpenError::Corrupt { .. }));
+}
+
+#[tokio::test]
+async fn a_database_that_has_lost_its_census_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).unwrap().close().await.unwrap();
+    change_format(dir.path(), |table| {
+        assert!(table.remove(&b"census"[..]).unwrap().is_some());
+    });
+    let error = refusal(dir.path());
+    assert!(
+        matches!(&error, OpenError::Corrupt { detail, .. } if detail.contains("how many groups")),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -23,8 +23,24 @@ pub(super) fn drain(id: u64, draining: bool) -> Command {
     Command::DrainNode(DrainNode { id, draining })
 }
 
-pub(super) fn remove(id: u64) -> Command {
-    Command::RemoveNode(RemoveNode { id })
+/// Removes a node that was looked at in this version of the catalog.
+pub(super) fn remove_as_of(checked_version: u64, id: u64) -> Command {
+    Command::RemoveNode(RemoveNode {
+        id,
+        checked_version,
+    })
+}
+
+fn remove(catalog: &Catalog, id: u64) -> Command {
+    remove_as_of(catalog.version(), id)
+}
+
+fn apply_to(
+    catalog: &mut Catalog,
+    command: impl FnOnce(&Catalog) -> Command,
+) -> Result<Change, Rejection> {
+    let command = command(catalog);
+    apply(catalog, command)
 }
 
 fn replicas(catalog: &Catalog, number: usize) -> Vec<u64> {
@@ -118,14 +134,17 @@ fn a_node_is_removed_only_when_it_is_empty_and_not_the_last_and_its_id_is_not_gi
     let mut catalog = three_nodes();
     apply(&mut catalog, create("t", &[&[1, 3], &[3]])).unwrap();
     let in_use = Err(Rejection::NodeInUse { partitions: 2 });
-    assert_eq!(apply(&mut catalog, remove(3)), in_use);
+    assert_eq!(apply_to(&mut catalog, |it| remove(it, 3)), in_use);
     let away = moves(1, "t", &[(0, &[1, 3], &[1]), (1, &[3], &[1])]);
     apply(&mut catalog, away).unwrap();
-    assert_eq!(apply(&mut catalog, remove(3)), Ok(Change::NodeRemoved));
+    assert_eq!(
+        apply_to(&mut catalog, |it| remove(it, 3)),
+        Ok(Change::NodeRemoved)
+    );
     let unknown = Err(Rejection::UnknownNode);
     for command in [
-        remove(3),
-        remove(0),
+        remove(&catalog, 3),
+        remove(&catalog, 0),
         drain(3, true),
         register(3, "host:1"),
         moves(1, "t", &[(0, &[1], &[3])]),
@@ -138,10 +157,54 @@ fn a_node_is_removed_only_when_it_is_empty_and_not_the_last_and_its_id_is_not_gi
         Ok(Change::NodeRegistered { id })
     );
     apply(&mut catalog, delete(1, "t")).unwrap();
-    apply(&mut catalog, remove(4)).unwrap();
-    apply(&mut catalog, remove(2)).unwrap();
-    assert_eq!(apply(&mut catalog, remove(1)), Err(Rejection::LastNode));
+    apply_to(&mut catalog, |it| remove(it, 4)).unwrap();
+    apply_to(&mut catalog, |it| remove(it, 2)).unwrap();
+    assert_eq!(
+        apply_to(&mut catalog, |it| remove(it, 1)),
+        Err(Rejection::LastNode)
+    );
     assert_eq!(Catalog::restore(catalog.state()), Ok(catalog));
+}
+
+#[test]
+fn a_node_that_was_given_a_partition_since_it_was_looked_at_is_not_removed() {
+    let mut catalog = three_nodes();
+    apply(&mut catalog, create("t", &[&[1]])).unwrap();
+    let there_and_back = [
+        vec![
+            moves(1, "t", &[(0, &[1], &[2, 3])]),
+            moves(1, "t", &[(0, &[2, 3], &[1])]),
+        ],
+        vec![create("u", &[&[2, 3]]), delete(2, "u")],
+        vec![
+            add(1, "t", 1, &[&[3, 2]]),
+            moves(1, "t", &[(1, &[3, 2], &[1])]),
+        ],
+    ];
+    for commands in there_and_back {
+        let checked = catalog.version();
+        for command in commands {
+            apply(&mut catalog, command).unwrap();
+        }
+        let before = catalog.clone();
+        let version = checked + 1;
+        let given = Err(Rejection::NodeGivenPartitions { version });
+        assert_eq!(apply(&mut catalog, remove_as_of(checked, 2)), given);
+        assert_eq!(catalog, before);
+        assert_eq!(Catalog::restore(catalog.state()).as_ref(), Ok(&catalog));
+    }
+    // What else changes does not matter, nor does a replica that stays.
+    let checked = catalog.version();
+    apply(&mut catalog, register(2, "host:7")).unwrap();
+    apply(&mut catalog, drain(2, true)).unwrap();
+    apply(&mut catalog, create("v", &[&[1, 3]])).unwrap();
+    let removed = apply(&mut catalog, remove_as_of(checked, 2));
+    assert_eq!(removed, Ok(Change::NodeRemoved));
+    let checked = catalog.version();
+    apply(&mut catalog, moves(3, "v", &[(0, &[1, 3], &[3, 1])])).unwrap();
+    apply(&mut catalog, delete(3, "v")).unwrap();
+    let removed = apply(&mut catalog, remove_as_of(checked, 3));
+    assert_eq!(removed, Ok(Change::NodeRemoved));
 }
 
 #[test]

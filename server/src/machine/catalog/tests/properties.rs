@@ -7,7 +7,7 @@ use prost::Message;
 
 use kelda_proto::internal::v1::catalog_command::{MoveReplicas, move_replicas::Move};
 
-use super::moves::{drain, remove};
+use super::moves::{drain, remove_as_of};
 use super::*;
 
 /// Group and replicas.
@@ -16,8 +16,11 @@ type Place = (u64, Vec<u64>);
 /// What is left of each created topic: id, name, retention, partitions. Plain lists, searched.
 #[derive(Debug, Default)]
 struct Model {
-    /// Address of each node that ever was, and whether it is to be emptied; `None`: removed.
-    nodes: Vec<Option<(String, bool)>>,
+    /// Address of each node that ever was, whether it is to be emptied, and the version that gave it a partition last;
+    /// `None`: removed.
+    nodes: Vec<Option<(String, bool, u64)>>,
+    /// The version that the next change makes.
+    next_version: u64,
     topics: Vec<(u64, String, Option<i64>, Vec<Place>)>,
     created: u64,
     placed: u64,
@@ -28,7 +31,7 @@ impl Model {
         match command {
             Command::FoundCluster(_) => false,
             Command::RegisterNode(register) if register.id == 0 => {
-                self.nodes.push(Some((register.address.clone(), false)));
+                self.nodes.push(Some((register.address.clone(), false, 0)));
                 true
             }
             Command::RegisterNode(register) => self.node(register.id).is_some_and(|node| {
@@ -39,7 +42,7 @@ impl Model {
                 node.1 = drain.draining;
                 true
             }),
-            Command::RemoveNode(remove) => self.remove(remove.id),
+            Command::RemoveNode(remove) => self.remove(remove.id, remove.checked_version),
             Command::MoveReplicas(moves) => {
                 let found = self.find(&moves.topic, moves.topic_id);
                 found.is_some_and(|position| self.moves(position, &moves.moves))
@@ -97,18 +100,19 @@ impl Model {
         self.topics.iter().position(matches)
     }
 
-    fn remove(&mut self, id: u64) -> bool {
+    fn remove(&mut self, id: u64, checked_version: u64) -> bool {
         let mut places = self.topics.iter().flat_map(|topic| &topic.3);
         let in_use = places.any(|place| place.1.contains(&id));
         let last = self.nodes.iter().flatten().count() == 1;
-        let removed = !in_use && !last && self.node(id).is_some();
+        let unchanged = self.node(id).is_some_and(|node| node.2 <= checked_version);
+        let removed = !in_use && !last && unchanged;
         if removed {
             self.nodes[id as usize - 1] = None;
         }
         removed
     }
 
-    fn node(&mut self, id: u64) -> Option<&mut (String, bool)> {
+    fn node(&mut self, id: u64) -> Option<&mut (String, bool, u64)> {
         let place = usize::try_from(id).ok()?.checked_sub(1)?;
         self.nodes.get_mut(place)?.as_mut()
     }
@@ -130,9 +134,22 @@ impl Model {
             });
         let moved = all && !moves.is_empty();
         if moved {
+            for change in moves {
+                let new = change.after.iter().filter(|id| !change.before.contains(id));
+                self.give(new.copied());
+            }
             self.topics[position].3 = places;
         }
         moved
+    }
+
+    fn give(&mut self, nodes: impl Iterator<Item = u64>) {
+        let version = self.next_version;
+        for id in nodes {
+            if let Some(node) = self.node(id) {
+                node.2 = version;
+            }
+        }
     }
 
     fn valid(&self, sets: &[ReplicaSet]) -> bool {
@@ -152,6 +169,7 @@ impl Model {
     fn place(&mut self, sets: &[ReplicaSet]) -> Vec<Place> {
         sets.iter()
             .map(|set| {
+                self.give(set.nodes.iter().copied());
                 self.placed += 1;
                 (self.placed, set.nodes.clone())
             })
@@ -161,11 +179,14 @@ impl Model {
     fn check(&self, catalog: &Catalog) -> Result<(), TestCaseError> {
         let nodes = catalog.nodes();
         let nodes: Vec<_> = nodes
-            .map(|node| (node.id.0, node.address.clone(), node.draining))
+            .map(|node| {
+                let address = node.address.clone();
+                (node.id.0, address, node.draining, node.given_version)
+            })
             .collect();
         let known = (1_u64..).zip(&self.nodes);
         let known: Vec<_> = known
-            .filter_map(|(id, node)| node.clone().map(|node| (id, node.0, node.1)))
+            .filter_map(|(id, node)| node.clone().map(|node| (id, node.0, node.1, node.2)))
             .collect();
         prop_assert_eq!(nodes, known);
         prop_assert_eq!(catalog.next_node().0, self.nodes.len() as u64 + 1);
@@ -243,11 +264,12 @@ fn command() -> impl Strategy<Value = Command> {
             Command::MoveReplicas(MoveReplicas { topic, topic_id, moves })
         }),
         1 => (0..5_u64, any::<bool>()).prop_map(|(id, draining)| drain(id, draining)),
-        1 => (0..5_u64).prop_map(remove),
+        2 => (0..4_u64, 0..5_u64).prop_map(|(ago, id)| remove_as_of(ago, id)),
     ]
 }
 
-/// A move names what is there, unless it is one of the few that are to be wrong: by chance it would hardly ever.
+/// A move names what is there, unless it is one of the few that are to be wrong: by chance it would hardly ever. A node
+/// was looked at a few versions ago.
 fn aimed(mut command: Command, catalog: &Catalog) -> Command {
     if let Command::MoveReplicas(moves) = &mut command
         && let Some(topic) = catalog.topic(&moves.topic)
@@ -260,6 +282,9 @@ fn aimed(mut command: Command, catalog: &Catalog) -> Command {
         }
         moves.topic_id = topic.id;
     }
+    if let Command::RemoveNode(remove) = &mut command {
+        remove.checked_version = catalog.version().saturating_sub(remove.checked_version);
+    }
     command
 }
 
@@ -268,12 +293,13 @@ proptest! {
     fn a_catalog_does_what_the_model_does(commands in vec(command(), 1..60)) {
         let mut catalog = three_nodes();
         let mut model = Model {
-            nodes: vec![Some(("host:1".to_owned(), false)); 3],
+            nodes: vec![Some(("host:1".to_owned(), false, 0)); 3],
             ..Model::default()
         };
         for command in commands {
             let before = catalog.clone();
             let command = aimed(command, &catalog);
+            model.next_version = before.version() + 1;
             let applied = apply(&mut catalog, command.clone());
             prop_assert_eq!(model.apply(&command), applied.is_ok(), "{:?}: {:?}", command, applied);
             model.check(&catalog)?;
