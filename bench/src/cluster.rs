@@ -20,6 +20,8 @@ pub(crate) const NODES: usize = 3;
 const RAFT_PORT_OFFSET: u16 = 1000;
 /// How long a page of a node may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A new cluster is looked over by its balancer this long after its start, and moves some leaders.
+const FIRST_BALANCE: Duration = Duration::from_secs(35);
 /// Between two looks at a page.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -82,12 +84,16 @@ impl Cluster {
         )
     }
 
-    /// Waits until all partitions, this many, have nothing to do on each node.
+    /// Waits until all partitions, this many, have nothing to do on each node, and were balanced.
     pub(crate) fn wait_until_quiet(&self, partitions: u32, patience: Duration) -> Result<()> {
-        for node in &self.nodes {
-            node.wait_for("kelda_quiesced_partitions", partitions.into(), patience)?;
-        }
-        Ok(())
+        let quiet = || {
+            let mut nodes = self.nodes.iter();
+            let name = "kelda_quiesced_partitions";
+            nodes.try_for_each(|node| node.wait_for(name, partitions.into(), patience))
+        };
+        quiet()?;
+        thread::sleep(FIRST_BALANCE);
+        quiet()
     }
 
     /// CPU time of all nodes.

@@ -288,8 +288,7 @@ impl Broker {
     /// Keeps readiness true while there is a leader of the catalog, until the broker drains.
     async fn keep_ready(self) {
         let group = self.shared.catalog.group();
-        group.follows().await;
-        let version = self.shared.catalog.view().version();
+        let version = self.newest_catalog().await;
         let mut directory = self.shared.directory.clone();
         // It ends with an error only when the follower has, as the broker then does.
         let _ = directory.wait_for(|it| it.version >= version).await;

@@ -2,7 +2,7 @@
 //! raise a group's term and depose its leader.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
@@ -88,6 +88,14 @@ impl Inbox {
                 response::Message::Error(refusal.to_string())
             }
         }
+    }
+
+    /// The nodes of the catalog that are alive, this one too if it was ever heard of.
+    pub(super) fn living(&self) -> BTreeSet<NodeId> {
+        let catalog = self.catalog.get().map(|catalog| catalog.borrow());
+        let nodes = catalog.iter().flat_map(|catalog| catalog.nodes());
+        let nodes = nodes.map(|node| node.id);
+        nodes.filter(|node| self.signs.lives(*node)).collect()
     }
 
     /// Whether a node belongs to the cluster. This one may have missed anything but that ids are never given twice: one

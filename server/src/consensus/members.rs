@@ -186,33 +186,6 @@ impl Group {
         all_vote && only.len() == voters.len() && voters.iter().all(|node| only.contains(node))
     }
 
-    /// Waits until this node has applied all that was committed before its leader led: what it knows is then not from
-    /// before it was stopped. Ends too when the group does.
-    pub async fn follows(&self) {
-        let (mut server, mut data) = (self.raft.server_metrics(), self.raft.data_metrics());
-        loop {
-            let (leader, term) = {
-                let server = server.borrow_watched();
-                (server.current_leader, server.vote.leader_id().term)
-            };
-            let applied = data
-                .borrow_watched()
-                .last_applied
-                .map(|id| id.leader_id.term);
-            if leader.is_some() && applied == Some(term) {
-                return;
-            }
-            // Both only watch.
-            let changed = tokio::select! {
-                changed = server.changed() => changed,
-                changed = data.changed() => changed,
-            };
-            if changed.is_err() {
-                return;
-            }
-        }
-    }
-
     /// Hands leadership to the voter that has most of the log, if this node leads and there is one, and waits until it
     /// leads, at most for `patience`.
     pub async fn hand_over(&self, patience: Duration) {

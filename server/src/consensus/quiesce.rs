@@ -5,7 +5,7 @@
 //! `pulse.rs`. It wakes when it is asked something, when another node's message comes, and when its leader's node dies
 //! or a node comes back.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, future, stream};
 use kelda_proto::internal::v1::{RaftRequest, raft_request as request, raft_response as response};
@@ -18,6 +18,9 @@ use crate::{peers::Lane, types::NodeId};
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Looks without anything asked after which a group is quiesced.
 const QUIET_LOOKS: u64 = 5;
+/// After so many looks it is looked whether quiesced groups have a leader, though all nodes are as they were: it takes
+/// more than all the rest of an idle node's background work.
+const LED_LOOKS: u32 = 10;
 /// Groups that are quiesced at a time.
 const AT_ONCE: usize = 32;
 /// How long a member may take to answer.
@@ -26,16 +29,24 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 impl Groups {
     /// Quiesces groups that this node leads as they fall idle.
     pub async fn quiesce_idle(self) {
-        loop {
+        let mut living = BTreeSet::new();
+        for look in (0..LED_LOOKS).cycle() {
             tokio::time::sleep(LOOK_AGAIN).await;
-            for seat in self.home.inbox.seats() {
-                if seat.is_quiesced() && !is_led(&self, &seat) {
+            let before = std::mem::replace(&mut living, self.home.inbox.living());
+            let (quiet, awake): (Vec<_>, Vec<_>) = self
+                .home
+                .inbox
+                .seats()
+                .into_iter()
+                .partition(|seat| seat.is_quiesced());
+            if look == 0 || living != before {
+                for seat in quiet.iter().filter(|seat| !is_led(&self, seat)) {
                     seat.rouse();
                 }
             }
-            let seats = self.home.inbox.seats().into_iter();
-            let idle =
-                seats.filter(|seat| !seat.is_quiesced() && seat.quiet_looks() >= QUIET_LOOKS);
+            let idle = awake
+                .into_iter()
+                .filter(|seat| seat.quiet_looks() >= QUIET_LOOKS);
             stream::iter(idle)
                 .for_each_concurrent(AT_ONCE, |seat| quiesce(&self.home, seat))
                 .await;

@@ -43,6 +43,7 @@ pub(super) async fn run(
         }
         gate.publish(metadata);
         metrics.gossip().announced();
+        tracing::debug!(repeat, "this node is announced");
         allowed = Instant::now() + pace.least;
         peers.announce(pace.least).await;
     }

@@ -45,6 +45,7 @@ pub(in crate::broker) async fn run(broker: Broker, interval: Duration) {
 
 async fn look(broker: &Broker, overview: &Overview, pace: Pace) {
     let begun = broker.begin_moves(overview, pace).await;
+    tracing::debug!(moves = begun.len(), "balance was looked after");
     for made in &begun {
         tracing::info!(
             topic = made.topic,

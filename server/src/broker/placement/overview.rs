@@ -37,6 +37,8 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::broker) struct Overview {
     pub(super) version: u64,
+    /// Version of the catalog that its leader had then.
+    pub(super) catalog_version: u64,
     pub(super) alive: BTreeSet<NodeId>,
     pub(super) complete: bool,
     /// Those that have a leader.
@@ -139,6 +141,7 @@ impl From<GetOverviewResponse> for Overview {
         let known = |report: &PartitionReport| (GroupId(report.group), Known::from(report));
         Self {
             version: answer.version,
+            catalog_version: answer.catalog_version,
             alive: answer.alive.into_iter().map(NodeId).collect(),
             complete: answer.complete,
             partitions: answer.partitions.iter().map(known).collect(),
@@ -242,6 +245,7 @@ impl Reports {
             alive: known.alive.clone(),
             complete: known.alive.is_subset(&known.from),
             partitions: known.partitions.clone(),
+            catalog_version: 0,
         }
     }
 }
@@ -266,7 +270,25 @@ impl Broker {
         let term = group.term();
         let exists = |group| catalog.partition_of_group(group).is_some();
         self.shared.reports.note_cluster(term, alive, exists);
-        Some(self.shared.reports.overview(term))
+        Some(Overview {
+            catalog_version: catalog.version(),
+            ..self.shared.reports.overview(term)
+        })
+    }
+
+    /// Waits for a version of the catalog that has all that was acknowledged before this was called: its leader says
+    /// which. What is stored here does not tell: a node that comes back still knows the leader that it had, and not what
+    /// that one did meanwhile.
+    pub(in crate::broker) async fn newest_catalog(&self) -> u64 {
+        let group = self.shared.catalog.group();
+        loop {
+            let leader = group.leader();
+            if let Some(overview) = self.ask_overview(0, Duration::ZERO).await {
+                return overview.catalog_version;
+            }
+            // It only watches.
+            let _ = timeout(LOOK_AGAIN, group.leader_changed(leader)).await;
+        }
     }
 
     /// What the catalog's leader knows, once all nodes that answer have reported to it.
@@ -321,6 +343,7 @@ impl Broker {
             Some(overview) => GetOverviewResponse {
                 not_leader: false,
                 version: overview.version,
+                catalog_version: overview.catalog_version,
                 alive: overview.alive.iter().map(|id| id.0).collect(),
                 complete: overview.complete,
                 partitions: overview

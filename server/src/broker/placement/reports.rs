@@ -159,7 +159,11 @@ async fn send(broker: &Broker, to: NodeId, report: ReportRequest) -> bool {
         return false;
     };
     match timeout(ANSWER_TIMEOUT, client.report(report)).await {
-        Ok(Ok(answer)) => !answer.into_inner().not_leader,
+        Ok(Ok(answer)) => {
+            let taken = !answer.into_inner().not_leader;
+            tracing::debug!(node = %to, taken, "what is led here was reported");
+            taken
+        }
         Ok(Err(status)) => {
             tracing::debug!(node = %to, %status, "report was not taken");
             false
