@@ -122,8 +122,8 @@ impl Node {
         };
         let marker = identity::claim(&config)?;
         let metrics = Metrics::new(VERSION);
-        let storage = open_storage(&config, &metrics).await?;
         let threads = Threads::start()?;
+        let storage = open_storage(&config, &metrics).await?;
         let ip = reach::address(&config).await;
         let this = describe(&config, ip, &listener, peer_listener.as_ref());
         let gossip = Gossip::start(

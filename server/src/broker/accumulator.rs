@@ -127,9 +127,9 @@ impl Accumulator {
         }
     }
 
-    /// Queues a batch behind those before it. The queue is bounded by the permits that its batches hold.
-    pub(super) fn submit(&self, pending: Pending) {
-        let term = self.inner.group.group().term();
+    /// Queues a batch that came in this term behind those before it. The queue is bounded by the permits that its
+    /// batches hold.
+    pub(super) fn submit(&self, pending: Pending, term: u64) {
         let start = {
             let mut queue = self.inner.queue();
             queue.bytes += pending.bytes();

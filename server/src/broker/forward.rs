@@ -93,8 +93,10 @@ impl Broker {
                     batches.drain(..).for_each(|it| it.fail(failure.clone()));
                 }
                 Ok(Place::Here(partition)) => {
+                    // Nothing was waited for since the lead was confirmed.
+                    let term = partition.group.group().term();
                     let here = batches.drain(..);
-                    here.for_each(|it| partition.accumulator.submit(it.pending));
+                    here.for_each(|it| partition.accumulator.submit(it.pending, term));
                 }
                 Ok(Place::There(node)) if !batches.is_empty() => {
                     self.send(&key, node, &mut batches).await;

@@ -52,6 +52,9 @@ struct PendingShare {
     answer: Answer,
 }
 
+/// A partition that this node leads, and the term in which it does.
+type Led = (Arc<Partition>, u64);
+
 impl Broker {
     /// Checks and queues a produce. When this returns, its records are behind those of every earlier produce to the
     /// same partition whose `begin_produce` had returned.
@@ -124,7 +127,7 @@ impl Broker {
             self.shared.disk.check_writable()?;
         }
         let permit = Arc::new(permit);
-        let queue_share = |(target, share): (Option<Arc<Partition>>, Share)| {
+        let queue_share = |(target, share): (Option<Led>, Share)| {
             let (sender, answer) = oneshot::channel();
             let number = share.partition;
             let pending_share = PendingShare {
@@ -143,7 +146,7 @@ impl Broker {
                 permit: Arc::clone(&permit),
             };
             match target {
-                Some(partition) => partition.accumulator.submit(pending),
+                Some((partition, term)) => partition.accumulator.submit(pending, term),
                 None => self.forward(&topic.topic.name, number, pending),
             }
             pending_share
@@ -151,24 +154,28 @@ impl Broker {
         Ok(targets.into_iter().map(queue_share).collect())
     }
 
-    /// The partition if it is led here, `None` if its batches are to be handed on.
-    fn target(
-        &self,
-        topic: &TopicHandle,
-        number: u32,
-        reach: Reach,
-    ) -> Result<Option<Arc<Partition>>, Error> {
+    /// The partition if it is led here, and in which term; `None` if its batches are to be handed on.
+    fn target(&self, topic: &TopicHandle, number: u32, reach: Reach) -> Result<Option<Led>, Error> {
         let name = &topic.topic.name;
+        // The term first: if the lead is lost and won again in between, what came in the old one is refused.
+        let led = |partition: &Arc<Partition>| {
+            let term = partition.group.group().term();
+            (Arc::clone(partition), term)
+        };
         let led_here = match topic.slot(i32::try_from(number).unwrap_or(i32::MAX))? {
-            Ok(partition) => partition.may_lead().then_some(partition),
+            Ok(partition) => Some(led(partition)).filter(|_| partition.may_lead()),
             Err(NotOpen::Elsewhere) => None,
             // With other replicas the partition may be led by one of them.
             Err(_) if topic.replica_count(number) > 1 => None,
-            Err(_) => return topic.partition(number.cast_signed()).cloned().map(Some),
+            Err(_) => {
+                return topic
+                    .partition(number.cast_signed())
+                    .map(|it| Some(led(it)));
+            }
         };
         match (led_here, reach) {
             (Some(_), Reach::Cluster) if self.shared.forwarding.is_active(name, number) => Ok(None),
-            (Some(partition), _) => Ok(Some(Arc::clone(partition))),
+            (Some(led), _) => Ok(Some(led)),
             (None, Reach::Cluster) => Ok(None),
             (None, Reach::Here) => Err(self.not_led(topic, number)),
         }

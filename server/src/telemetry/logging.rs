@@ -12,7 +12,9 @@ use std::{
     io,
     io::IsTerminal as _,
     str::FromStr as _,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError, mpsc},
+    thread,
+    time::Duration,
 };
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -38,6 +40,9 @@ pub enum Format {
 const THREAD: &str = "logging";
 /// Lines that may wait for it.
 const LINES_MAX: usize = 8192;
+
+/// How long they may take to be written at the end.
+const END_MAX: Duration = Duration::from_millis(1500);
 
 /// Lines that were dropped in this process.
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
@@ -118,9 +123,24 @@ pub fn init(filter: &str, format: Format) -> Result<Guard, Error> {
     Ok(Guard(()))
 }
 
-/// Writes what still waits, before the process ends; the log is silent from then on.
+/// Writes what still waits, before the process ends; the log is silent from then on. Where nobody reads, it is given up
+/// after a while: the process has to end all the same.
 pub fn end() {
-    drop(WRITER.lock().unwrap_or_else(PoisonError::into_inner).take());
+    let Some(writer) = WRITER.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        return;
+    };
+    let (ended, end) = mpsc::sync_channel(1);
+    let last = thread::Builder::new().name(THREAD.to_owned());
+    // With a full queue the guard complains on stdout, and waits for whoever reads that. Without a thread it is dropped
+    // here, with the closure.
+    let last = last.spawn(move || {
+        drop(writer);
+        // Whoever waits may have given up.
+        let _ = ended.send(());
+    });
+    if last.is_ok() {
+        let _ = end.recv_timeout(END_MAX);
+    }
 }
 
 /// Lines that were dropped, since nobody read them.

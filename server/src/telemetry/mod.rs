@@ -1,7 +1,8 @@
 //! Telemetry: the clock, the log, metrics and trace context. OpenTelemetry is known only here.
 //!
-//! Nothing in this room runs in the background but a writer of log lines, which sleeps while there are none: an idle
-//! node spends nothing on being observable. Start reading at [`Metrics`], then [`logging`].
+//! An idle node spends nothing on being observable: the thread that writes the log sleeps while there are no lines, and
+//! those that carry other rooms' work under a name ([`Thread`]) do nothing else. Start reading at [`Metrics`], then
+//! [`logging`].
 
 pub mod clock;
 mod gossip_metrics;

@@ -8,11 +8,12 @@ use tokio::{
     sync::oneshot,
 };
 
-/// Calls that block, such as the look-up of a name, are made on threads that stay for so long without work.
+/// Calls that block, such as the look-up of a name, are made on other threads of the same name. They stay: with one that
+/// ends, what it has cost would be forgotten.
 const BLOCKING_MAX: usize = 2;
-const BLOCKING_KEEP: Duration = Duration::from_secs(2);
+const BLOCKING_KEEP: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A thread with a runtime. Dropped, it ends at once with all its tasks.
+/// A thread with a runtime. Dropped, it ends with all its tasks, as soon as those let it.
 #[derive(Debug)]
 pub struct Thread {
     handle: Handle,

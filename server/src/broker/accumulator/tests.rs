@@ -64,7 +64,8 @@ async fn answered(answer: Answer) -> Result<Placed, Failure> {
 #[tokio::test]
 async fn what_came_in_an_earlier_term_is_refused_and_does_not_overtake() {
     let (_storage, group) = partition().await;
-    let earlier = group.group().term() - 1;
+    let now = group.group().term();
+    let earlier = now - 1;
     let accumulator = Accumulator::new(group, Handle::current());
     // Between the two, another node may have led and taken later batches.
     let ((before, refused), (after, taken)) = (pending(), pending());
@@ -76,7 +77,7 @@ async fn what_came_in_an_earlier_term_is_refused_and_does_not_overtake() {
             term: earlier,
         });
     }
-    accumulator.submit(after);
+    accumulator.submit(after, now);
     let refused = answered(refused).await;
     assert!(
         matches!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{carry_out::Pace, overview::Overview};
+use super::carry_out::Pace;
 use crate::broker::Broker;
 
 /// Changes within this time are looked at together.
@@ -27,11 +27,7 @@ pub(in crate::broker) async fn run(broker: Broker, interval: Duration) {
         }
         // Leaders and load move by themselves, above all while nodes restart: they are not chased.
         let pace = if is_due { Pace::All } else { Pace::Urgent };
-        // It takes a round trip at most, and a change meanwhile is looked at next.
-        let overview = broker.overview_here().await;
-        if let Some(overview) = overview.filter(|it| it.complete) {
-            look(&broker, &overview, pace).await;
-        }
+        look(&broker, pace).await;
         // Each only tells that something has changed, and all of it is looked at then.
         tokio::select! {
             changed = catalog.changed() => if changed.is_err() { return },
@@ -43,8 +39,15 @@ pub(in crate::broker) async fn run(broker: Broker, interval: Duration) {
     }
 }
 
-async fn look(broker: &Broker, overview: &Overview, pace: Pace) {
-    let begun = broker.begin_moves(overview, pace).await;
+async fn look(broker: &Broker, pace: Pace) {
+    // Whether this node really leads is asked only if there is something to do: it would keep the catalog awake.
+    let noted = broker.noted().filter(|it| it.complete);
+    if noted.is_none_or(|overview| broker.is_balanced(&overview)) {
+        return;
+    }
+    let overview = broker.overview_here().await.filter(|it| it.complete);
+    let Some(overview) = overview else { return };
+    let begun = broker.begin_moves(&overview, pace).await;
     tracing::debug!(moves = begun.len(), "balance was looked after");
     for made in &begun {
         tracing::info!(

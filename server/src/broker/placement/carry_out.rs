@@ -59,6 +59,12 @@ impl Broker {
         })
     }
 
+    /// Whether there is nothing to move.
+    pub(super) fn is_balanced(&self, overview: &Overview) -> bool {
+        let catalog = self.shared.catalog.view();
+        placement::plan(&cluster(&catalog, overview), 1).is_empty()
+    }
+
     /// Begins as many moves as there is room for, at most one of each partition. What fails is planned again.
     pub(super) async fn begin_moves(
         &self,

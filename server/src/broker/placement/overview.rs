@@ -60,6 +60,8 @@ pub(super) struct Known {
 struct Age {
     /// Of the partition's leader.
     term: u64,
+    /// That leader: two nodes can have led in the same term, the one of the higher id after the other.
+    leader: NodeId,
     /// The entry that made its members.
     membership: LogIndex,
 }
@@ -116,6 +118,7 @@ impl From<&PartitionReport> for Known {
             },
             age: Age {
                 term: report.term,
+                leader: NodeId(report.leader),
                 membership: LogIndex(report.membership_index),
             },
         }
@@ -204,6 +207,7 @@ impl Reports {
             let group = GroupId(report.group);
             let mut partition = Known::from(report);
             partition.leader = from;
+            partition.age.leader = from;
             let newest = known.newest.entry(group).or_default();
             if partition.age < *newest {
                 continue;
@@ -259,7 +263,7 @@ impl Broker {
     }
 
     /// What was reported to this node, while it has not noticed that another one leads the catalog.
-    fn noted(&self) -> Option<Overview> {
+    pub(super) fn noted(&self) -> Option<Overview> {
         let group = self.shared.catalog.group();
         if !group.may_lead() {
             return None;
@@ -280,14 +284,11 @@ impl Broker {
     /// which. What is stored here does not tell: a node that comes back still knows the leader that it had, and not what
     /// that one did meanwhile.
     pub(in crate::broker) async fn newest_catalog(&self) -> u64 {
-        let group = self.shared.catalog.group();
         loop {
-            let leader = group.leader();
             if let Some(overview) = self.ask_overview(0, Duration::ZERO).await {
                 return overview.catalog_version;
             }
-            // It only watches.
-            let _ = timeout(LOOK_AGAIN, group.leader_changed(leader)).await;
+            sleep(LOOK_AGAIN).await;
         }
     }
 
