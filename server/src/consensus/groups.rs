@@ -70,6 +70,10 @@ impl Groups {
         id: GroupId,
         founders: &[NodeId],
     ) -> Result<PartitionGroup, OpenError> {
+        // All of a simulation is one runtime, and its seed belongs to the task.
+        if cfg!(feature = "simulation") {
+            return PartitionGroup::open(&self.home, self.storage.group(id), founders).await;
+        }
         let (home, store, founders) =
             (self.home.clone(), self.storage.group(id), founders.to_vec());
         // Raft spawns its tasks where it is opened. A set of one, since it ends its task when it is dropped.
