@@ -114,6 +114,6 @@ bench: tools ## Measures Kelda beside the raw disk and writes bench/results/ (BE
 	cargo build --release --locked -p kelda-cli -p kelda-bench
 	target/release/kelda-bench $(BENCH)
 
-chaos: tools ## Injects faults into clusters under load, an hour of them, and writes bench/results/ (CHAOS="--scale 0.1" for less).
+chaos: tools ## Injects faults into clusters under load, some twenty minutes of them, and writes bench/results/ (CHAOS="--scale 0.1" for less).
 	cargo build --release --locked -p kelda-cli
 	KELDA_TEST_BINARY=$(CURDIR)/target/release/kelda cargo test --locked --test long_run -- inject-faults $(CHAOS)
