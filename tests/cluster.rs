@@ -11,6 +11,7 @@ mod cluster {
     mod floods;
     mod forming;
     mod gossip;
+    mod handing_over;
     mod moving;
     mod partitions;
     mod placement;

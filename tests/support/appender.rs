@@ -2,12 +2,13 @@
 
 use kelda_proto::v1::{
     ErrorReason, ProduceResponse, ProduceStreamRequest, ProduceStreamResponse,
+    produce_service_client::ProduceServiceClient,
     produce_stream_request::{Append, Hello, Message},
     produce_stream_response::{Ack, Message as Answer, Welcome, ack},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Status, Streaming, transport::Channel};
 
 use super::{TestNode, wait::soon};
 
@@ -29,13 +30,19 @@ pub(crate) fn hello(topic: &str) -> Hello {
 
 impl Appender {
     pub(crate) async fn open(node: &TestNode, hello: Hello) -> Result<Self, Status> {
+        Self::open_on(node.produce(), hello).await
+    }
+
+    pub(crate) async fn open_on(
+        mut service: ProduceServiceClient<Channel>,
+        hello: Hello,
+    ) -> Result<Self, Status> {
         let (requests, receiver) = mpsc::channel(1024);
         let first = ProduceStreamRequest {
             message: Some(Message::Hello(hello)),
         };
         requests.send(first).await.expect("there is room");
         let opening = async {
-            let mut service = node.produce();
             let answers = service.produce_stream(ReceiverStream::new(receiver)).await;
             let mut answers = answers?.into_inner();
             Ok::<_, Status>((answers.message().await?, answers))

@@ -1,34 +1,34 @@
 //! In front of a partition's group: batches that wait together become one Raft entry.
 //!
 //! While an entry is on its way to the disk the next one fills up, so a partition takes as much in a commit as there
-//! is, without waiting on purpose. A task runs only while there is something to propose.
+//! is, without waiting on purpose. A task runs only while there is something to propose. What the group refuses, since
+//! this node does not lead it any more, is handed on in order.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bytes::BytesMut;
 use futures::stream::{FuturesUnordered, StreamExt};
-use kelda_proto::{
-    batch::crc32c,
-    internal::v1::{BatchHeader, PartitionCommand, SessionStamp, partition_command},
-    limits::BATCH_RECORDS_MAX,
-    v1::Compression,
-};
+use kelda_proto::{internal::v1::SessionStamp, v1::Compression};
 use tokio::{
     runtime::Handle,
     sync::{Notify, OwnedSemaphorePermit, oneshot},
+    time::Instant,
 };
 
-use super::{Error, validate::Checked};
+use super::{Broker, Error, forward, validate::Checked};
 use crate::{
-    consensus::{Command, Group, PartitionGroup, Proposal, ProposeError, Reply},
-    machine::partition::{Outcome, Rejection},
-    storage::Part,
+    consensus::{PartitionGroup, ProposeError},
+    machine::partition::Rejection,
     telemetry::clock,
     types::Offset,
 };
+use entry::{Ended, Entry};
+use refused::Refused;
+
+mod entry;
+mod refused;
 
 /// An entry is closed when it has this many bytes; a larger batch is an entry of its own.
 const ENTRY_BYTES: usize = 1 << 20;
@@ -41,8 +41,6 @@ const ENTRIES_IN_FLIGHT: usize = 16;
 const EAGER_BYTES: usize = 32 << 10;
 /// Uncompressed batches up to this size may be joined.
 const JOIN_BYTES_MAX: usize = 16 << 10;
-/// A joined batch is closed at this size.
-const JOINED_BYTES: usize = 128 << 10;
 
 /// Where a batch was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +69,24 @@ pub(super) struct Pending {
     pub(super) answer: oneshot::Sender<Result<Placed, Failure>>,
     /// Room in the node's memory, given back when the batch is committed.
     pub(super) permit: Arc<OwnedSemaphorePermit>,
+    /// Until when a leader is looked for.
+    pub(super) deadline: Instant,
+    /// What hands it on if this node turns out not to lead. `None` if another node has handed it on, which then looks
+    /// further.
+    pub(super) broker: Option<Broker>,
 }
 
 impl Pending {
+    pub(super) fn fail(self, failure: Failure) {
+        self.answer(Err(failure));
+    }
+
+    pub(super) fn answer(self, result: Result<Placed, Failure>) {
+        drop(self.permit);
+        // Nobody waits any more if the call was cancelled.
+        let _ = self.answer.send(result);
+    }
+
     fn bytes(&self) -> usize {
         self.batch.records.len()
     }
@@ -89,8 +102,8 @@ impl Pending {
 /// A batch in the queue.
 struct Queued {
     pending: Pending,
-    /// The term in which it came. It is proposed in no other: once this node has lost the lead, later batches go to
-    /// the leader that follows, and must not be overtaken if this node is elected again.
+    /// The term in which it came. It is proposed in no other: what another node handed on may have been given up there,
+    /// and must not come behind what that node handed to the leader that followed, if this node is elected again.
     term: u64,
 }
 
@@ -104,6 +117,7 @@ struct Queue {
 
 struct Inner {
     group: PartitionGroup,
+    key: forward::Key,
     queue: Mutex<Queue>,
     more: Notify,
 }
@@ -115,16 +129,22 @@ pub(super) struct Accumulator {
 }
 
 impl Accumulator {
-    /// In front of `group`, with its task on `runtime`.
-    pub(super) fn new(group: PartitionGroup, runtime: Handle) -> Self {
+    /// In front of `group`, which is that of the partition `key`, with its task on `runtime`.
+    pub(super) fn new(group: PartitionGroup, key: forward::Key, runtime: Handle) -> Self {
         Self {
             inner: Arc::new(Inner {
                 group,
+                key,
                 queue: Mutex::default(),
                 more: Notify::new(),
             }),
             runtime,
         }
+    }
+
+    /// Whether batches wait or are on their way: then later ones must not go another way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.inner.queue().draining
     }
 
     /// Queues a batch that came in this term behind those before it. The queue is bounded by the permits that its
@@ -153,18 +173,28 @@ impl Inner {
     /// Proposes entries until nothing waits and nothing is on its way.
     async fn drain(self: Arc<Self>) {
         let mut in_flight = FuturesUnordered::new();
+        let mut refused = Refused::default();
+        let group = self.group.group();
         loop {
-            while let Some(entry) = self.next_entry(in_flight.len()) {
-                let group = self.group.group();
-                match group.propose_in(entry.term, entry.command).await {
-                    Ok(proposal) => in_flight.push(answer(group, proposal, entry.waiters)),
-                    Err(error) => {
-                        fail(entry.waiters, &error);
-                        self.refuse(entry.term, &error);
-                    }
+            // What waits behind a refused entry must not overtake it.
+            while refused.is_empty()
+                && let Some(entry) = self.next_entry(in_flight.len())
+            {
+                let number = refused.next_number();
+                let Entry {
+                    term,
+                    command,
+                    batches,
+                } = entry;
+                match group.propose_in(term, command).await {
+                    Ok(proposal) => in_flight.push(async move {
+                        (number, entry::answer(group, proposal, batches).await)
+                    }),
+                    Err(error) => refused.note(number, entry::fail(batches, &error)),
                 }
             }
             if in_flight.is_empty() {
+                refused.take().settle(&self);
                 let mut queue = self.queue();
                 if queue.waiting.is_empty() {
                     queue.draining = false;
@@ -174,18 +204,9 @@ impl Inner {
             }
             // Both are safe to cancel: a notification that is not taken stays, and so does an unfinished proposal.
             tokio::select! {
-                _ = in_flight.next() => {}
+                Some((number, ended)) = in_flight.next() => refused.note(number, ended),
                 () = self.more.notified() => {}
             }
-        }
-    }
-
-    /// Refuses what waits behind a batch that was refused in the same term: it would overtake that one if the lead were
-    /// confirmed after all.
-    fn refuse(&self, term: u64, error: &ProposeError) {
-        let refused = self.queue().take_all(term);
-        for pending in refused {
-            let _ = pending.answer.send(Err(Failure::Propose(error.clone())));
         }
     }
 
@@ -204,12 +225,7 @@ impl Inner {
         queue.last_append_time_ms = append_time_ms;
         let (term, taken) = queue.take()?;
         drop(queue);
-        let (command, waiters) = build(taken, append_time_ms);
-        Some(Entry {
-            term,
-            command,
-            waiters,
-        })
+        Some(Entry::build(term, taken, append_time_ms))
     }
 }
 
@@ -232,163 +248,15 @@ impl Queue {
         Some((term, taken))
     }
 
-    /// All batches of a term.
-    fn take_all(&mut self, term: u64) -> Vec<Pending> {
-        let mut taken = Vec::new();
-        while self.waiting.front().is_some_and(|next| next.term == term) {
-            taken.extend(self.waiting.pop_front().map(|next| next.pending));
-        }
+    /// All batches that this node may hand on, or all that another has handed on.
+    fn take_all(&mut self, may_go_on: bool) -> Vec<Pending> {
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let (taken, left): (Vec<_>, Vec<_>) =
+            waiting.partition(|it| it.pending.broker.is_some() == may_go_on);
+        self.waiting = left.into();
+        let taken: Vec<_> = taken.into_iter().map(|it| it.pending).collect();
         self.bytes -= taken.iter().map(Pending::bytes).sum::<usize>();
         taken
-    }
-}
-
-/// What is proposed at a time.
-struct Entry {
-    term: u64,
-    command: Command,
-    waiters: Vec<Waiter>,
-}
-
-/// Who waits for which part of an entry.
-struct Waiter {
-    part: usize,
-    /// Records of the part in front of this waiter's.
-    records_before: u64,
-    answer: oneshot::Sender<Result<Placed, Failure>>,
-    permit: Arc<OwnedSemaphorePermit>,
-}
-
-/// A part under construction: one batch, or several joined.
-struct Open {
-    header: BatchHeader,
-    parts: Vec<Checked>,
-    bytes: usize,
-    can_join: bool,
-}
-
-impl Open {
-    fn takes(&self, pending: &Pending) -> bool {
-        let records =
-            self.header.record_count as usize + pending.batch.summary.record_count as usize;
-        self.can_join
-            && pending.can_join()
-            && self.bytes + pending.bytes() <= JOINED_BYTES
-            && records <= BATCH_RECORDS_MAX
-    }
-
-    /// The encodings of two record sets behind each other are the encoding of their concatenation.
-    fn close(mut self) -> (BatchHeader, Part) {
-        if self.parts.len() == 1
-            && let Some(only) = self.parts.pop()
-        {
-            return (
-                self.header,
-                Part {
-                    bytes: only.records,
-                    crc32c: only.crc32c,
-                },
-            );
-        }
-        let mut joined = BytesMut::with_capacity(self.bytes);
-        for part in &self.parts {
-            joined.extend_from_slice(&part.records);
-        }
-        let bytes = joined.freeze();
-        let crc32c = crc32c(&bytes);
-        (self.header, Part { bytes, crc32c })
-    }
-}
-
-fn build(taken: Vec<Pending>, append_time_ms: i64) -> (Command, Vec<Waiter>) {
-    let mut open: Vec<Open> = Vec::new();
-    let mut waiters = Vec::with_capacity(taken.len());
-    for pending in taken {
-        let joins = open.last().is_some_and(|last| last.takes(&pending));
-        if !joins {
-            open.push(Open {
-                header: BatchHeader {
-                    compression: pending.batch.compression.into(),
-                    record_count: 0,
-                    max_timestamp_ms: 0,
-                    session: pending.session.clone(),
-                    expected_offset: pending.expected_offset,
-                },
-                parts: Vec::new(),
-                bytes: 0,
-                can_join: pending.can_join(),
-            });
-        }
-        let part = open.len() - 1;
-        let last = &mut open[part];
-        waiters.push(Waiter {
-            part,
-            records_before: last.header.record_count.into(),
-            answer: pending.answer,
-            permit: pending.permit,
-        });
-        let summary = &pending.batch.summary;
-        last.bytes += pending.batch.records.len();
-        last.header.record_count += summary.record_count;
-        last.header.max_timestamp_ms = last
-            .header
-            .max_timestamp_ms
-            .max(summary.max_timestamp_seen_ms(append_time_ms));
-        last.parts.push(pending.batch);
-    }
-    let (batches, parts) = open.into_iter().map(Open::close).unzip();
-    let append = partition_command::Append {
-        append_time_ms,
-        batches,
-    };
-    let command = PartitionCommand {
-        command: Some(partition_command::Command::Append(append)),
-    };
-    (Command::partition(&command, parts), waiters)
-}
-
-async fn answer(group: &Group, proposal: Proposal, waiters: Vec<Waiter>) {
-    let outcome = tokio::select! {
-        outcome = proposal.wait() => outcome,
-        // Whether it is carried out after all is known once the others can be reached. Nobody should wait for that.
-        () = group.left_alone() => Err(ProposeError::Indefinite),
-    };
-    let outcomes = match outcome {
-        Ok(Reply::Partition(outcomes)) => outcomes,
-        Ok(_) => return fail(waiters, &ProposeError::Indefinite),
-        Err(error) => return fail(waiters, &error),
-    };
-    for waiter in waiters {
-        let result = match outcomes.get(waiter.part) {
-            Some(Outcome::Appended {
-                base_offset,
-                append_time_ms,
-            }) => Ok(Placed {
-                base_offset: Offset(base_offset.0 + waiter.records_before),
-                append_time_ms: *append_time_ms,
-                duplicate: false,
-            }),
-            Some(Outcome::Duplicate {
-                base_offset,
-                append_time_ms,
-                ..
-            }) => Ok(Placed {
-                base_offset: *base_offset,
-                append_time_ms: *append_time_ms,
-                duplicate: true,
-            }),
-            Some(Outcome::Rejected(rejection)) => Err(Failure::Rejected(*rejection)),
-            None => Err(Failure::Propose(ProposeError::Indefinite)),
-        };
-        drop(waiter.permit);
-        // Nobody waits any more if the call was cancelled.
-        let _ = waiter.answer.send(result);
-    }
-}
-
-fn fail(waiters: Vec<Waiter>, error: &ProposeError) {
-    for waiter in waiters {
-        let _ = waiter.answer.send(Err(Failure::Propose(error.clone())));
     }
 }
 

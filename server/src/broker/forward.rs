@@ -2,7 +2,8 @@
 //!
 //! A partition's batches wait in one queue, and one request of them is under way at a time: so they arrive in order, and
 //! while a leader is looked for none overtakes another. A queue exists only while it holds something. When leadership
-//! comes to this node, what waits goes to the group here.
+//! comes to this node, the whole queue goes to the group here; what the group refuses comes back as a queue. So a
+//! partition's batches are either here or there, never in both.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,7 +19,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{
     Broker, Error,
     accumulator::{Failure, Pending, Placed},
-    route::{LOOK_AGAIN, Place, ROUTE_TIMEOUT, is_passing, not_leader},
+    partition::Partition,
+    route::{LOOK_AGAIN, Place, is_passing, not_leader},
 };
 use crate::{
     consensus::ProposeError,
@@ -31,44 +33,71 @@ const REQUEST_BYTES: usize = 4 << 20;
 /// Most batches of a request.
 const REQUEST_BATCHES_MAX: usize = 4096;
 
-type Key = (String, u32);
+/// A partition: its topic and number.
+pub(super) type Key = (String, u32);
 
 /// The queues of all partitions.
 #[derive(Default)]
-pub(super) struct Forwarding(Mutex<HashMap<Key, VecDeque<Waiting>>>);
-
-struct Waiting {
-    pending: Pending,
-    deadline: Instant,
-}
+pub(super) struct Forwarding(Mutex<HashMap<Key, VecDeque<Pending>>>);
 
 impl Forwarding {
-    fn queues(&self) -> MutexGuard<'_, HashMap<Key, VecDeque<Waiting>>> {
+    fn queues(&self) -> MutexGuard<'_, HashMap<Key, VecDeque<Pending>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether batches of a partition wait to be handed on: then later ones must not go another way.
-    pub(super) fn is_active(&self, topic: &str, number: u32) -> bool {
-        let queues = self.queues();
-        !queues.is_empty() && queues.contains_key(&(topic.to_owned(), number))
     }
 }
 
 impl Broker {
-    /// Queues a batch behind those before it. The queue is bounded by the permits that its batches hold.
-    pub(super) fn forward(&self, topic: &str, number: u32, pending: Pending) {
-        let key = (topic.to_owned(), number);
-        let waiting = Waiting {
-            pending,
-            deadline: Instant::now() + ROUTE_TIMEOUT,
-        };
+    /// Queues a batch behind those before it: in front of the partition's group if that is `here` and led here, or else
+    /// among those that are handed on. Either queue is bounded by the permits that its batches hold.
+    pub(super) fn enqueue(
+        &self,
+        (topic, number): (&str, u32),
+        here: Option<&Partition>,
+        pending: Pending,
+    ) {
+        let key = || (topic.to_owned(), number);
         let mut queues = self.shared.forwarding.queues();
-        if let Some(queue) = queues.get_mut(&key) {
-            queue.push_back(waiting);
+        if !queues.is_empty()
+            && let Some(queue) = queues.get_mut(&key())
+        {
+            queue.push_back(pending);
             return;
         }
-        queues.insert(key.clone(), VecDeque::from([waiting]));
+        // The term first: if the lead is lost and won again in between, what came in the old one is refused.
+        let led = here.map(|partition| (partition, partition.group.group().term()));
+        if let Some((partition, term)) = led
+            && (partition.may_lead() || partition.accumulator.is_busy())
+        {
+            partition.accumulator.submit(pending, term);
+            return;
+        }
+        queues.insert(key(), VecDeque::from([pending]));
         drop(queues);
+        self.start_handing_on(key());
+    }
+
+    /// Hands on what the group here has refused, and then what `behind` takes of what waits there, in one step: so that
+    /// no later batch comes between.
+    pub(super) fn forward_refused(
+        &self,
+        key: &Key,
+        refused: Vec<Pending>,
+        behind: impl FnOnce() -> Vec<Pending>,
+    ) {
+        let mut queues = self.shared.forwarding.queues();
+        let mut batches = VecDeque::from(refused);
+        batches.extend(behind());
+        let later = queues.remove(key);
+        let is_handled = later.is_some();
+        batches.extend(later.into_iter().flatten());
+        queues.insert(key.clone(), batches);
+        drop(queues);
+        if !is_handled {
+            self.start_handing_on(key.clone());
+        }
+    }
+
+    fn start_handing_on(&self, key: Key) {
         let broker = self.clone();
         self.shared
             .runtime
@@ -78,7 +107,7 @@ impl Broker {
     async fn hand_on(self, key: Key) {
         let number = i32::try_from(key.1).unwrap_or(i32::MAX);
         // What was taken from the queue and is to be tried again, before the rest of it.
-        let mut batches: VecDeque<Waiting> = VecDeque::new();
+        let mut batches: VecDeque<Pending> = VecDeque::new();
         loop {
             if batches.is_empty() {
                 batches = match self.shared.forwarding.take(&key) {
@@ -95,8 +124,12 @@ impl Broker {
                 Ok(Place::Here(partition)) => {
                     // Nothing was waited for since the lead was confirmed.
                     let term = partition.group.group().term();
-                    let here = batches.drain(..);
-                    here.for_each(|it| partition.accumulator.submit(it.pending, term));
+                    let mut queues = self.shared.forwarding.queues();
+                    let all = batches
+                        .into_iter()
+                        .chain(queues.remove(&key).unwrap_or_default());
+                    all.for_each(|it| partition.accumulator.submit(it, term));
+                    return;
                 }
                 Ok(Place::There(node)) if !batches.is_empty() => {
                     self.send(&key, node, &mut batches).await;
@@ -110,10 +143,10 @@ impl Broker {
     }
 
     /// Sends what it can to `node`; what is to be tried again stays in `batches`.
-    async fn send(&self, key: &Key, node: NodeId, batches: &mut VecDeque<Waiting>) {
+    async fn send(&self, key: &Key, node: NodeId, batches: &mut VecDeque<Pending>) {
         let number = i32::try_from(key.1).unwrap_or(i32::MAX);
         let request = ForwardRequest {
-            appends: batches.iter().map(|it| append(key, &it.pending)).collect(),
+            appends: batches.iter().map(|it| append(key, it)).collect(),
         };
         let deadline = batches.iter().map(|it| it.deadline).max();
         let deadline = deadline.unwrap_or_else(Instant::now);
@@ -144,7 +177,7 @@ impl Broker {
                 self.not_led_by(&key.0, number, node, None);
                 // Nobody knows what became of them. A session makes a repeat harmless; without one it is the client's
                 // to decide.
-                let lost = |it: &Waiting| it.pending.session.is_none();
+                let lost = |it: &Pending| it.session.is_none();
                 let (gone, kept): (Vec<_>, Vec<_>) = batches.drain(..).partition(lost);
                 let failure = Failure::Propose(ProposeError::Indefinite);
                 gone.into_iter().for_each(|it| it.fail(failure.clone()));
@@ -156,7 +189,7 @@ impl Broker {
 
 impl Forwarding {
     /// Takes a request's worth from a queue; removes it if it is empty.
-    fn take(&self, key: &Key) -> Option<VecDeque<Waiting>> {
+    fn take(&self, key: &Key) -> Option<VecDeque<Pending>> {
         let mut queues = self.queues();
         let queue = queues.get_mut(key)?;
         if queue.is_empty() {
@@ -166,7 +199,7 @@ impl Forwarding {
         let mut bytes = 0;
         let fits = queue.iter().take(REQUEST_BATCHES_MAX).take_while(|it| {
             let fits = bytes < REQUEST_BYTES;
-            bytes += it.pending.batch.records.len();
+            bytes += it.batch.records.len();
             fits
         });
         let count = fits.count();
@@ -174,18 +207,7 @@ impl Forwarding {
     }
 }
 
-impl Waiting {
-    fn answer(self, result: Result<Placed, Failure>) {
-        // Whoever waits may have gone.
-        let _ = self.pending.answer.send(result);
-    }
-
-    fn fail(self, failure: Failure) {
-        self.answer(Err(failure));
-    }
-}
-
-fn give_up_late_ones(batches: &mut VecDeque<Waiting>) {
+fn give_up_late_ones(batches: &mut VecDeque<Pending>) {
     let now = Instant::now();
     let (late, kept): (Vec<_>, Vec<_>) = batches.drain(..).partition(|it| it.deadline <= now);
     let failure = Failure::Propose(ProposeError::Indefinite);
@@ -203,32 +225,32 @@ enum Verdict {
 
 /// Answers what has an outcome. Batches that the node did not take because it does not lead stay, in order; then the
 /// leader that it names, if any, is returned.
-fn settle(batches: &mut VecDeque<Waiting>, answer: ForwardResponse) -> Option<Option<NodeId>> {
+fn settle(batches: &mut VecDeque<Pending>, answer: ForwardResponse) -> Option<Option<NodeId>> {
     let mut leader = None;
     let mut again = Vec::new();
     let mut outcomes = answer.outcomes.into_iter();
     let mut judged = Vec::with_capacity(batches.len());
-    for waiting in batches.drain(..) {
-        let session = waiting.pending.session.as_ref().map(|it| it.id.clone());
+    for pending in batches.drain(..) {
+        let session = pending.session.as_ref().map(|it| it.id.clone());
         let outcome = outcomes.next().and_then(|it| it.outcome);
         let verdict = judge(outcome, session.as_ref(), &again);
         if let Verdict::Again(error) = &verdict {
             leader = not_leader(error).or(leader);
             again.extend(session);
         }
-        judged.push((waiting, verdict));
+        judged.push((pending, verdict));
     }
     // Sequences keep the order of a session. Without one, a batch that was refused must not end up behind a later one:
     // unless all of those were refused too, it is the client's to decide whether it is still wanted.
     let mut overtaken = false;
-    for (waiting, verdict) in judged.into_iter().rev() {
-        let in_order = waiting.pending.session.is_some();
+    for (pending, verdict) in judged.into_iter().rev() {
+        let in_order = pending.session.is_some();
         match verdict {
-            Verdict::Again(_) if in_order || !overtaken => batches.push_front(waiting),
-            Verdict::Again(error) => waiting.fail(remote(error)),
+            Verdict::Again(_) if in_order || !overtaken => batches.push_front(pending),
+            Verdict::Again(error) => pending.fail(remote(error)),
             Verdict::Done(result) => {
                 overtaken |= !in_order;
-                waiting.answer(result);
+                pending.answer(result);
             }
         }
     }

@@ -38,7 +38,8 @@ impl Partition {
         group: PartitionGroup,
         runtime: Handle,
     ) -> Arc<Self> {
-        let accumulator = Accumulator::new(group.clone(), runtime.clone());
+        let key = (topic.clone(), number);
+        let accumulator = Accumulator::new(group.clone(), key, runtime.clone());
         Arc::new(Self {
             topic,
             number,

@@ -13,6 +13,7 @@ use super::{
     accumulator::{Answer, Failure, Pending, Placed},
     directory::{NotOpen, TopicHandle},
     partition::{Partition, unavailable},
+    route::ROUTE_TIMEOUT,
     validate::{self, Share},
 };
 use crate::{
@@ -52,8 +53,13 @@ struct PendingShare {
     answer: Answer,
 }
 
-/// A partition that this node leads, and the term in which it does.
-type Led = (Arc<Partition>, u64);
+/// Where a batch is queued.
+enum Target {
+    /// In front of the group of a partition that this node led in this term.
+    Here(Arc<Partition>, u64),
+    /// There, or among those that are handed on, as it turns out. The partition, if it runs here.
+    Cluster(Option<Arc<Partition>>),
+}
 
 impl Broker {
     /// Checks and queues a produce. When this returns, its records are behind those of every earlier produce to the
@@ -123,11 +129,11 @@ impl Broker {
             .await
             .map_err(|_| Error::NotReady)?;
         // Only now: the disk may fill up while this waits. What is handed on goes to another one.
-        if targets.iter().any(|(target, _)| target.is_some()) {
+        if targets.iter().any(|(target, _)| target.is_here()) {
             self.shared.disk.check_writable()?;
         }
         let permit = Arc::new(permit);
-        let queue_share = |(target, share): (Option<Led>, Share)| {
+        let queue_share = |(target, share): (Target, Share)| {
             let (sender, answer) = oneshot::channel();
             let number = share.partition;
             let pending_share = PendingShare {
@@ -144,41 +150,39 @@ impl Broker {
                 expected_offset,
                 answer: sender,
                 permit: Arc::clone(&permit),
+                deadline: tokio::time::Instant::now() + ROUTE_TIMEOUT,
+                broker: (reach == Reach::Cluster).then(|| self.clone()),
             };
             match target {
-                Some((partition, term)) => partition.accumulator.submit(pending, term),
-                None => self.forward(&topic.topic.name, number, pending),
+                Target::Here(partition, term) => partition.accumulator.submit(pending, term),
+                Target::Cluster(here) => {
+                    let key = (topic.topic.name.as_str(), number);
+                    self.enqueue(key, here.as_deref(), pending);
+                }
             }
             pending_share
         };
         Ok(targets.into_iter().map(queue_share).collect())
     }
 
-    /// The partition if it is led here, and in which term; `None` if its batches are to be handed on.
-    fn target(&self, topic: &TopicHandle, number: u32, reach: Reach) -> Result<Option<Led>, Error> {
-        let name = &topic.topic.name;
-        // The term first: if the lead is lost and won again in between, what came in the old one is refused.
-        let led = |partition: &Arc<Partition>| {
-            let term = partition.group.group().term();
-            (Arc::clone(partition), term)
-        };
-        let led_here = match topic.slot(i32::try_from(number).unwrap_or(i32::MAX))? {
-            Ok(partition) => Some(led(partition)).filter(|_| partition.may_lead()),
+    fn target(&self, topic: &TopicHandle, number: u32, reach: Reach) -> Result<Target, Error> {
+        let here = match topic.slot(number.cast_signed())? {
+            Ok(partition) => Some(Arc::clone(partition)),
             Err(NotOpen::Elsewhere) => None,
             // With other replicas the partition may be led by one of them.
             Err(_) if topic.replica_count(number) > 1 => None,
-            Err(_) => {
-                return topic
-                    .partition(number.cast_signed())
-                    .map(|it| Some(led(it)));
-            }
+            Err(_) => Some(Arc::clone(topic.partition(number.cast_signed())?)),
         };
-        match (led_here, reach) {
-            (Some(_), Reach::Cluster) if self.shared.forwarding.is_active(name, number) => Ok(None),
-            (Some(led), _) => Ok(Some(led)),
-            (None, Reach::Cluster) => Ok(None),
-            (None, Reach::Here) => Err(self.not_led(topic, number)),
+        if reach == Reach::Cluster {
+            return Ok(Target::Cluster(here));
         }
+        let here = here.ok_or_else(|| self.not_led(topic, number))?;
+        // The term first: if the lead is lost and won again in between, what came in the old one is refused.
+        let term = here.group.group().term();
+        if !here.may_lead() {
+            return Err(self.not_led(topic, number));
+        }
+        Ok(Target::Here(here, term))
     }
 
     /// What a produce stream to `topic` may do, and what its session has done.
@@ -262,6 +266,16 @@ fn check_call(call: &Produce) -> Result<(), Error> {
         Ok(())
     } else {
         Err(Error::InvalidFields(violations))
+    }
+}
+
+impl Target {
+    /// Whether the disk of this node is written to, as it seems.
+    fn is_here(&self) -> bool {
+        match self {
+            Self::Here(..) => true,
+            Self::Cluster(here) => here.as_ref().is_some_and(|it| it.may_lead()),
+        }
     }
 }
 

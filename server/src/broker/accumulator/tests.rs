@@ -52,6 +52,8 @@ fn pending() -> (Pending, Answer) {
         expected_offset: None,
         answer: sender,
         permit: Arc::new(room.try_acquire_owned().expect("there is room")),
+        deadline: Instant::now() + PATIENCE,
+        broker: None,
     };
     (pending, answer)
 }
@@ -66,18 +68,10 @@ async fn what_came_in_an_earlier_term_is_refused_and_does_not_overtake() {
     let (_storage, group) = partition().await;
     let now = group.group().term();
     let earlier = now - 1;
-    let accumulator = Accumulator::new(group, Handle::current());
+    let accumulator = Accumulator::new(group, ("orders".to_owned(), 0), Handle::current());
     // Between the two, another node may have led and taken later batches.
     let ((before, refused), (after, taken)) = (pending(), pending());
-    {
-        let mut queue = accumulator.inner.queue();
-        queue.bytes += before.bytes();
-        queue.waiting.push_back(Queued {
-            pending: before,
-            term: earlier,
-        });
-    }
-    accumulator.submit(after, now);
+    accumulator.submit(before, earlier);
     let refused = answered(refused).await;
     assert!(
         matches!(
@@ -86,30 +80,37 @@ async fn what_came_in_an_earlier_term_is_refused_and_does_not_overtake() {
         ),
         "{refused:?}"
     );
+    accumulator.submit(after, now);
     let taken = answered(taken).await.map(|placed| placed.base_offset);
     assert_eq!(taken, Ok(Offset(0)));
 }
 
 #[tokio::test]
-async fn a_refusal_takes_along_what_waits_behind_it_in_its_term_only() {
+async fn a_refusal_takes_along_what_waits_behind_it() {
     let (_storage, group) = partition().await;
     let inner = Inner {
         group,
+        key: ("orders".to_owned(), 0),
         queue: Mutex::default(),
         more: Notify::new(),
     };
-    let (mut answers, terms) = (Vec::new(), [3, 3, 4]);
-    for term in terms {
+    let mut answers = Vec::new();
+    for term in [3, 3, 4] {
         let (pending, answer) = pending();
         let mut queue = inner.queue();
         queue.bytes += pending.bytes();
         queue.waiting.push_back(Queued { pending, term });
         answers.push(answer);
     }
-    inner.refuse(3, &ProposeError::NotLeader { leader: None });
-    let refused = answers.iter_mut().map(|answer| answer.try_recv().is_ok());
-    assert_eq!(refused.collect::<Vec<_>>(), [true, true, false]);
-    let (term, left) = inner.queue().take().expect("one is left");
-    assert_eq!((term, left.len()), (4, 1));
+    let (first, answer) = pending();
+    answers.push(answer);
+    let mut refused = Refused::default();
+    let number = refused.next_number();
+    let error = ProposeError::NotLeader { leader: None };
+    refused.note(number, Ended::Refused(vec![first], error));
+    refused.take().settle(&inner);
+    let failed = answers.iter_mut().map(|answer| answer.try_recv().is_ok());
+    assert_eq!(failed.collect::<Vec<_>>(), [true; 4]);
+    assert!(inner.queue().take().is_none());
     assert_eq!(inner.queue().bytes, 0);
 }

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::*;
 use crate::broker::{accumulator::Answer, validate::Checked};
 
-fn waiting(session: Option<SessionStamp>) -> (Waiting, Answer) {
+fn pending(session: Option<SessionStamp>) -> (Pending, Answer) {
     let (sender, answer) = oneshot::channel();
     let room = Arc::new(Semaphore::new(1));
     let pending = Pending {
@@ -30,9 +30,10 @@ fn waiting(session: Option<SessionStamp>) -> (Waiting, Answer) {
         expected_offset: None,
         answer: sender,
         permit: Arc::new(room.try_acquire_owned().expect("there is room")),
+        deadline: Instant::now() + Duration::from_secs(60),
+        broker: None,
     };
-    let deadline = Instant::now() + Duration::from_secs(60);
-    (Waiting { pending, deadline }, answer)
+    (pending, answer)
 }
 
 fn stamp(id: &str, sequence: i64) -> Option<SessionStamp> {
@@ -67,12 +68,12 @@ fn settled(
     sessions: Vec<Option<SessionStamp>>,
     outcomes: Vec<Outcome>,
 ) -> (Vec<usize>, Vec<Answer>) {
-    let (mut batches, answers): (VecDeque<_>, Vec<_>) = sessions.into_iter().map(waiting).unzip();
+    let (mut batches, answers): (VecDeque<_>, Vec<_>) = sessions.into_iter().map(pending).unzip();
     // Told apart by their deadlines.
     let first = batches[0].deadline;
     let after = |index: usize| first + Duration::from_secs(index as u64);
-    for (index, waiting) in batches.iter_mut().enumerate() {
-        waiting.deadline = after(index);
+    for (index, pending) in batches.iter_mut().enumerate() {
+        pending.deadline = after(index);
     }
     let outcomes = outcomes.into_iter().map(Some);
     let outcomes = outcomes.map(|outcome| forward_response::Outcome { outcome });
@@ -80,7 +81,7 @@ fn settled(
         outcomes: outcomes.collect(),
     };
     settle(&mut batches, answer);
-    let index = |waiting: &Waiting| (0..).find(|index| after(*index) == waiting.deadline);
+    let index = |pending: &Pending| (0..).find(|index| after(*index) == pending.deadline);
     let again = batches.iter().filter_map(index).collect();
     (again, answers)
 }
