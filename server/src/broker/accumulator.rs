@@ -24,11 +24,11 @@ use crate::{
     telemetry::clock,
     types::Offset,
 };
-use entry::{Ended, Entry};
-use refused::Refused;
+use entry::{End, Entry};
+use refusals::Refusals;
 
 mod entry;
-mod refused;
+mod refusals;
 
 /// An entry is closed when it has this many bytes; a larger batch is an entry of its own.
 const ENTRY_BYTES: usize = 1 << 20;
@@ -67,12 +67,13 @@ pub(super) struct Pending {
     pub(super) session: Option<SessionStamp>,
     pub(super) expected_offset: Option<i64>,
     pub(super) answer: oneshot::Sender<Result<Placed, Failure>>,
-    /// Room in the node's memory, given back when the batch is committed.
+    /// Room in the node's memory, given back when the batch is answered. A small batch that was joined is there twice
+    /// until then: it may have to be handed on.
     pub(super) permit: Arc<OwnedSemaphorePermit>,
     /// Until when a leader is looked for.
     pub(super) deadline: Instant,
     /// What hands it on if this node turns out not to lead. `None` if another node has handed it on, which then looks
-    /// further.
+    /// further. A broker that waits for itself here is let go when the batch is answered: in a while, whatever happens.
     pub(super) broker: Option<Broker>,
 }
 
@@ -85,6 +86,11 @@ impl Pending {
         drop(self.permit);
         // Nobody waits any more if the call was cancelled.
         let _ = self.answer.send(result);
+    }
+
+    /// Whether this node looks further if the group refuses it.
+    fn may_go_on(&self) -> bool {
+        self.broker.is_some()
     }
 
     fn bytes(&self) -> usize {
@@ -102,8 +108,8 @@ impl Pending {
 /// A batch in the queue.
 struct Queued {
     pending: Pending,
-    /// The term in which it came. It is proposed in no other: what another node handed on may have been given up there,
-    /// and must not come behind what that node handed to the leader that followed, if this node is elected again.
+    /// The term in which it came. It is proposed in no other: the node that handed it on may have given it up and sent
+    /// later ones to the next leader, and it must not follow them if this node is elected again.
     term: u64,
 }
 
@@ -120,6 +126,12 @@ struct Inner {
     key: forward::Key,
     queue: Mutex<Queue>,
     more: Notify,
+}
+
+/// What is owed for batches that were pushed.
+#[must_use]
+pub(super) struct Wake {
+    is_idle: bool,
 }
 
 /// Takes batches for one partition, in order.
@@ -150,13 +162,25 @@ impl Accumulator {
     /// Queues a batch that came in this term behind those before it. The queue is bounded by the permits that its
     /// batches hold.
     pub(super) fn submit(&self, pending: Pending, term: u64) {
-        let start = {
-            let mut queue = self.inner.queue();
+        let wake = self.push([pending], term);
+        self.wake(wake);
+    }
+
+    /// As [`Accumulator::submit`] for some batches, of which nothing comes before [`Accumulator::wake`] is called: what
+    /// costs time can wait until locks are given back.
+    pub(super) fn push(&self, batches: impl IntoIterator<Item = Pending>, term: u64) -> Wake {
+        let mut queue = self.inner.queue();
+        for pending in batches {
             queue.bytes += pending.bytes();
             queue.waiting.push_back(Queued { pending, term });
-            !std::mem::replace(&mut queue.draining, true)
-        };
-        if start {
+        }
+        Wake {
+            is_idle: !std::mem::replace(&mut queue.draining, true),
+        }
+    }
+
+    pub(super) fn wake(&self, wake: Wake) {
+        if wake.is_idle {
             self.runtime.spawn(Arc::clone(&self.inner).drain());
         } else {
             self.inner.more.notify_one();
@@ -173,14 +197,14 @@ impl Inner {
     /// Proposes entries until nothing waits and nothing is on its way.
     async fn drain(self: Arc<Self>) {
         let mut in_flight = FuturesUnordered::new();
-        let mut refused = Refused::default();
+        let mut refusals = Refusals::default();
         let group = self.group.group();
         loop {
             // What waits behind a refused entry must not overtake it.
-            while refused.is_empty()
+            while refusals.is_empty()
                 && let Some(entry) = self.next_entry(in_flight.len())
             {
-                let number = refused.next_number();
+                let number = refusals.next_number();
                 let Entry {
                     term,
                     command,
@@ -190,11 +214,11 @@ impl Inner {
                     Ok(proposal) => in_flight.push(async move {
                         (number, entry::answer(group, proposal, batches).await)
                     }),
-                    Err(error) => refused.note(number, entry::fail(batches, &error)),
+                    Err(error) => refusals.note(&self, number, entry::fail(batches, &error)),
                 }
             }
             if in_flight.is_empty() {
-                refused.take().settle(&self);
+                refusals.take().settle(&self);
                 let mut queue = self.queue();
                 if queue.waiting.is_empty() {
                     queue.draining = false;
@@ -204,7 +228,7 @@ impl Inner {
             }
             // Both are safe to cancel: a notification that is not taken stays, and so does an unfinished proposal.
             tokio::select! {
-                Some((number, ended)) = in_flight.next() => refused.note(number, ended),
+                Some((number, end)) = in_flight.next() => refusals.note(&self, number, end),
                 () = self.more.notified() => {}
             }
         }
@@ -248,11 +272,10 @@ impl Queue {
         Some((term, taken))
     }
 
-    /// All batches that this node may hand on, or all that another has handed on.
-    fn take_all(&mut self, may_go_on: bool) -> Vec<Pending> {
+    /// All batches of this kind.
+    fn take_all(&mut self, is_meant: impl Fn(&Pending) -> bool) -> Vec<Pending> {
         let waiting = std::mem::take(&mut self.waiting).into_iter();
-        let (taken, left): (Vec<_>, Vec<_>) =
-            waiting.partition(|it| it.pending.broker.is_some() == may_go_on);
+        let (taken, left): (Vec<_>, Vec<_>) = waiting.partition(|it| is_meant(&it.pending));
         self.waiting = left.into();
         let taken: Vec<_> = taken.into_iter().map(|it| it.pending).collect();
         self.bytes -= taken.iter().map(Pending::bytes).sum::<usize>();

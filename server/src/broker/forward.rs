@@ -7,7 +7,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use kelda_proto::{
@@ -38,11 +38,18 @@ pub(super) type Key = (String, u32);
 
 /// The queues of all partitions.
 #[derive(Default)]
-pub(super) struct Forwarding(Mutex<HashMap<Key, VecDeque<Pending>>>);
+pub(super) struct Forwarding(RwLock<Queues>);
+
+type Queues = HashMap<Key, VecDeque<Pending>>;
 
 impl Forwarding {
-    fn queues(&self) -> MutexGuard<'_, HashMap<Key, VecDeque<Pending>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Held while a batch goes to a group here: meanwhile no queue comes into being.
+    fn read(&self) -> RwLockReadGuard<'_, Queues> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Queues> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -55,25 +62,31 @@ impl Broker {
         here: Option<&Partition>,
         pending: Pending,
     ) {
-        let key = || (topic.to_owned(), number);
-        let mut queues = self.shared.forwarding.queues();
-        if !queues.is_empty()
-            && let Some(queue) = queues.get_mut(&key())
-        {
-            queue.push_back(pending);
-            return;
-        }
         // The term first: if the lead is lost and won again in between, what came in the old one is refused.
-        let led = here.map(|partition| (partition, partition.group.group().term()));
-        if let Some((partition, term)) = led
-            && (partition.may_lead() || partition.accumulator.is_busy())
-        {
-            partition.accumulator.submit(pending, term);
+        let led = here.map(|it| (it, it.group.group().term(), it.may_lead()));
+        // To the group also if it is not led any more while batches wait there: they are refused and handed on together.
+        let led = || led.filter(|(it, _, may_lead)| *may_lead || it.accumulator.is_busy());
+        let queues = self.shared.forwarding.read();
+        let is_handed_on = !queues.is_empty() && queues.contains_key(&(topic.to_owned(), number));
+        if !is_handed_on && let Some((partition, term, _)) = led() {
+            let wake = partition.accumulator.push([pending], term);
+            drop(queues);
+            partition.accumulator.wake(wake);
             return;
         }
-        queues.insert(key(), VecDeque::from([pending]));
         drop(queues);
-        self.start_handing_on(key());
+        let key = (topic.to_owned(), number);
+        let mut queues = self.shared.forwarding.write();
+        if let Some(queue) = queues.get_mut(&key) {
+            queue.push_back(pending);
+        } else if let Some((partition, term, _)) = led() {
+            partition.accumulator.submit(pending, term);
+        } else {
+            queues.insert(key.clone(), VecDeque::from([pending]));
+            drop(queues);
+            let broker = self.clone();
+            self.shared.runtime.spawn(broker.hand_on(key));
+        }
     }
 
     /// Hands on what the group here has refused, and then what `behind` takes of what waits there, in one step: so that
@@ -84,24 +97,26 @@ impl Broker {
         refused: Vec<Pending>,
         behind: impl FnOnce() -> Vec<Pending>,
     ) {
-        let mut queues = self.shared.forwarding.queues();
-        let mut batches = VecDeque::from(refused);
-        batches.extend(behind());
-        let later = queues.remove(key);
-        let is_handled = later.is_some();
-        batches.extend(later.into_iter().flatten());
-        queues.insert(key.clone(), batches);
-        drop(queues);
-        if !is_handled {
-            self.start_handing_on(key.clone());
+        let mut queues = self.shared.forwarding.write();
+        let batches = refused.into_iter().chain(behind());
+        if let Some(queue) = queues.get_mut(key) {
+            // The partition was moved away and came back, as another one. Later batches may be gone by now, behind which
+            // only a session keeps its order.
+            let (kept, failed): (Vec<_>, Vec<_>) = batches.partition(|it| it.session.is_some());
+            queue.extend(kept);
+            drop(queues);
+            let failure = Failure::Propose(ProposeError::NotLeader { leader: None });
+            failed.into_iter().for_each(|it| it.fail(failure.clone()));
+            return;
         }
-    }
-
-    fn start_handing_on(&self, key: Key) {
-        let broker = self.clone();
-        self.shared
-            .runtime
-            .spawn(async move { broker.hand_on(key).await });
+        queues.insert(key.clone(), batches.collect());
+        drop(queues);
+        let (broker, key) = (self.clone(), key.clone());
+        self.shared.runtime.spawn(async move {
+            // A leader that can not hand over keeps its lead and refuses all the same.
+            sleep(LOOK_AGAIN).await;
+            broker.hand_on(key).await;
+        });
     }
 
     async fn hand_on(self, key: Key) {
@@ -124,11 +139,11 @@ impl Broker {
                 Ok(Place::Here(partition)) => {
                     // Nothing was waited for since the lead was confirmed.
                     let term = partition.group.group().term();
-                    let mut queues = self.shared.forwarding.queues();
-                    let all = batches
-                        .into_iter()
-                        .chain(queues.remove(&key).unwrap_or_default());
-                    all.for_each(|it| partition.accumulator.submit(it, term));
+                    let mut queues = self.shared.forwarding.write();
+                    batches.extend(queues.remove(&key).unwrap_or_default());
+                    let wake = partition.accumulator.push(batches, term);
+                    drop(queues);
+                    partition.accumulator.wake(wake);
                     return;
                 }
                 Ok(Place::There(node)) if !batches.is_empty() => {
@@ -190,7 +205,7 @@ impl Broker {
 impl Forwarding {
     /// Takes a request's worth from a queue; removes it if it is empty.
     fn take(&self, key: &Key) -> Option<VecDeque<Pending>> {
-        let mut queues = self.queues();
+        let mut queues = self.write();
         let queue = queues.get_mut(key)?;
         if queue.is_empty() {
             queues.remove(key);

@@ -57,7 +57,7 @@ struct PendingShare {
 enum Target {
     /// In front of the group of a partition that this node led in this term.
     Here(Arc<Partition>, u64),
-    /// There, or among those that are handed on, as it turns out. The partition, if it runs here.
+    /// Decided when it is queued: in front of the group of this partition if it is led here, else it is handed on.
     Cluster(Option<Arc<Partition>>),
 }
 

@@ -1,4 +1,4 @@
-//! What is proposed at a time: batches put into a command, and their answers when it has ended.
+//! Batches put into a command, and their answers when it has ended.
 
 use bytes::BytesMut;
 use kelda_proto::{
@@ -10,7 +10,7 @@ use kelda_proto::{
 use super::{Failure, Pending, Placed};
 use crate::{
     consensus::{Command, Group, Proposal, ProposeError, Reply},
-    machine::partition::Outcome,
+    machine::partition::{Outcome, Rejection},
     storage::Part,
     types::Offset,
 };
@@ -35,9 +35,9 @@ pub(super) struct Proposed {
 }
 
 /// What became of an entry.
-pub(super) enum Ended {
-    /// It was taken, or may have been; its batches are answered.
-    Answered,
+pub(super) enum End {
+    /// It was taken, or may have been. Its batches are answered, but for these, which lack one that should be in front.
+    Answered(Vec<(Pending, Rejection)>),
     /// It was certainly not taken, since this node does not lead. Its batches are not answered.
     Refused(Vec<Pending>, ProposeError),
 }
@@ -144,7 +144,7 @@ impl Open {
 }
 
 /// Waits for what becomes of an entry, and answers its batches unless it is refused.
-pub(super) async fn answer(group: &Group, proposal: Proposal, batches: Vec<Proposed>) -> Ended {
+pub(super) async fn answer(group: &Group, proposal: Proposal, batches: Vec<Proposed>) -> End {
     let outcome = tokio::select! {
         outcome = proposal.wait() => outcome,
         // Whether it is carried out after all is known once the others can be reached. Nobody should wait for that.
@@ -155,6 +155,7 @@ pub(super) async fn answer(group: &Group, proposal: Proposal, batches: Vec<Propo
         Ok(_) => return fail(batches, &ProposeError::Indefinite),
         Err(error) => return fail(batches, &error),
     };
+    let mut gaps = Vec::new();
     for batch in batches {
         let result = match outcomes.get(batch.part) {
             Some(Outcome::Appended {
@@ -174,20 +175,24 @@ pub(super) async fn answer(group: &Group, proposal: Proposal, batches: Vec<Propo
                 append_time_ms: *append_time_ms,
                 duplicate: true,
             }),
+            Some(Outcome::Rejected(gap @ Rejection::SequenceOutOfOrder { .. })) => {
+                gaps.push((batch.pending, *gap));
+                continue;
+            }
             Some(Outcome::Rejected(rejection)) => Err(Failure::Rejected(*rejection)),
             None => Err(Failure::Propose(ProposeError::Indefinite)),
         };
         batch.pending.answer(result);
     }
-    Ended::Answered
+    End::Answered(gaps)
 }
 
 /// The end of an entry that failed.
-pub(super) fn fail(batches: Vec<Proposed>, error: &ProposeError) -> Ended {
+pub(super) fn fail(batches: Vec<Proposed>, error: &ProposeError) -> End {
     let batches = batches.into_iter().map(|batch| batch.pending);
     if matches!(error, ProposeError::NotLeader { .. }) {
-        return Ended::Refused(batches.collect(), error.clone());
+        return End::Refused(batches.collect(), error.clone());
     }
     batches.for_each(|it| it.fail(Failure::Propose(error.clone())));
-    Ended::Answered
+    End::Answered(Vec::new())
 }

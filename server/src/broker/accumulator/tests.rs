@@ -104,10 +104,10 @@ async fn a_refusal_takes_along_what_waits_behind_it() {
     }
     let (first, answer) = pending();
     answers.push(answer);
-    let mut refused = Refused::default();
+    let mut refused = Refusals::default();
     let number = refused.next_number();
     let error = ProposeError::NotLeader { leader: None };
-    refused.note(number, Ended::Refused(vec![first], error));
+    refused.note(&inner, number, End::Refused(vec![first], error));
     refused.take().settle(&inner);
     let failed = answers.iter_mut().map(|answer| answer.try_recv().is_ok());
     assert_eq!(failed.collect::<Vec<_>>(), [true; 4]);
