@@ -44,12 +44,20 @@ pub(super) struct RetentionPoint {
     pub(super) partition: Partition,
 }
 
+/// All that decides up to where a partition's log is to be deleted. As long as it is the same, so is the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub(super) view: PartitionView,
+    pub(super) applied: Option<LogIndex>,
+}
+
 /// A partition's machine, shared between the group's worker, which applies, and readers of its sessions.
 #[derive(Debug)]
 pub(super) struct PartitionMachine {
     partition: Mutex<Partition>,
     retention_point: Mutex<RetentionPoint>,
-    compacting: tokio::sync::Mutex<()>,
+    /// Where the log was when there was nothing to delete.
+    compacting: tokio::sync::Mutex<Option<Extent>>,
     view: watch::Sender<PartitionView>,
 }
 
@@ -77,8 +85,8 @@ impl PartitionMachine {
         locked(&self.retention_point)
     }
 
-    /// Held by whoever moves the retention point.
-    pub(super) async fn compacting(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    /// Held by whoever moves the retention point, or finds that it is where it is to be.
+    pub(super) async fn compacting(&self) -> tokio::sync::MutexGuard<'_, Option<Extent>> {
         self.compacting.lock().await
     }
 

@@ -12,7 +12,7 @@ use prost::Message;
 use super::{
     Group, LogId, PartitionGroup, StoredMembership,
     encode::{self, Invalid},
-    machines::RetentionPoint,
+    machines::{Extent, RetentionPoint},
 };
 use crate::{
     storage::{EntryHead, EntryKind, Search},
@@ -26,13 +26,21 @@ const PURGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl PartitionGroup {
     /// Deletes the entries in front of the first one that holds a visible record. Returns whether there were any.
+    ///
+    /// Storage is not asked again as long as nothing was applied since it had nothing to delete: most partitions are idle
+    /// most of the time.
     pub async fn compact(&self) -> Result<bool, io::Error> {
         // One at a time: two would take the retention point from each other, and it must never go back.
-        let _one = self.machine().compacting().await;
-        let Some(target) = self.last_unneeded().await? else {
+        let mut nothing_at = self.machine().compacting().await;
+        let now = self.extent();
+        if *nothing_at == Some(now) {
+            return Ok(false);
+        }
+        let Some(target) = self.last_unneeded(&now).await? else {
             return Ok(false);
         };
         if self.group().purged().is_some_and(|purged| purged >= target) {
+            *nothing_at = Some(now);
             return Ok(false);
         }
         let from = self.machine().retention_point().clone();
@@ -45,23 +53,28 @@ impl PartitionGroup {
         Ok(true)
     }
 
+    /// Where the log is now.
+    fn extent(&self) -> Extent {
+        let data = self.group().raft.data_metrics();
+        let applied = data.borrow_watched().last_applied;
+        // The view is read last: what it is ahead of `applied` makes the next look differ.
+        Extent {
+            applied: applied.map(|id| LogIndex(id.index)),
+            view: self.view(),
+        }
+    }
+
     /// Index of the last entry that holds no visible record and has none in front of it.
-    async fn last_unneeded(&self) -> Result<Option<LogIndex>, io::Error> {
-        let view = self.view();
-        if let Some(row) = self.store().find(Search::Contains(view.log_start)).await? {
+    async fn last_unneeded(&self, now: &Extent) -> Result<Option<LogIndex>, io::Error> {
+        let log_start = now.view.log_start;
+        if let Some(row) = self.store().find(Search::Contains(log_start)).await? {
             return Ok(row.index.0.checked_sub(1).map(LogIndex));
         }
-        let applied = self
-            .group()
-            .raft
-            .data_metrics()
-            .borrow_watched()
-            .last_applied;
         // Records may have come since the look-up; then their entries are behind `applied` or found next time.
-        if self.view().end > view.log_start {
+        if self.view().end > log_start {
             return Ok(None);
         }
-        Ok(applied.map(|id| LogIndex(id.index)))
+        Ok(now.applied)
     }
 
     /// Carries the state at one retention point on to a later one, by applying the commands in between again.
@@ -144,5 +157,89 @@ impl Group {
         .await
         .map_err(io::Error::other)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kelda_proto::internal::v1::{
+        BatchHeader,
+        partition_command::{Append, Command as Kind, Trim},
+    };
+
+    use super::*;
+    use crate::{
+        consensus::{Command, Groups},
+        peers::Peers,
+        storage::{Config, Hooks, Part, Storage},
+        types::GroupId,
+    };
+
+    async fn propose(partition: &PartitionGroup, command: Kind, parts: Vec<Part>) {
+        let command = PartitionCommand {
+            command: Some(command),
+        };
+        let command = Command::partition(&command, parts);
+        let proposal = partition.group().propose(command).await;
+        proposal.expect("proposed").wait().await.expect("applied");
+    }
+
+    async fn append(partition: &PartitionGroup) {
+        let batch = BatchHeader {
+            record_count: 1,
+            ..BatchHeader::default()
+        };
+        let append = Append {
+            append_time_ms: 1,
+            batches: vec![batch],
+        };
+        let part = Part {
+            bytes: Bytes::from_static(b"x"),
+            // Nothing here reads the part.
+            crc32c: 0,
+        };
+        propose(partition, Kind::Append(append), vec![part]).await;
+    }
+
+    /// Whether the next call will not look.
+    async fn rests(partition: &PartitionGroup) -> bool {
+        *partition.machine().compacting().await == Some(partition.extent())
+    }
+
+    #[tokio::test]
+    async fn storage_is_asked_again_once_something_was_applied_and_after_a_failure() {
+        let config = Config {
+            data_dir: None,
+            free_floor_bytes: 0,
+            tail_bytes: 1 << 20,
+            cache_bytes: 1 << 20,
+        };
+        let storage = Storage::open(config, Hooks::default()).expect("opened");
+        let groups = Groups::new(storage.clone(), Peers::alone());
+        let founders = [groups.node()];
+        let opened = groups.open_partition(GroupId(1), &founders).await;
+        let partition = opened.expect("opened");
+
+        append(&partition).await;
+        while partition.compact().await.expect("looked") {}
+        assert!(rests(&partition).await, "a record is kept");
+        append(&partition).await;
+        assert!(!rests(&partition).await, "a record has come");
+        assert!(!partition.compact().await.expect("looked"));
+        assert!(rests(&partition).await, "both are kept");
+
+        let log_start_offset = 2;
+        let trim = Kind::Trim(Trim { log_start_offset });
+        propose(&partition, trim, Vec::new()).await;
+        assert!(!rests(&partition).await, "records are out of sight");
+        assert!(partition.compact().await.expect("purged"));
+        assert!(!partition.compact().await.expect("looked"));
+        assert!(rests(&partition).await, "nothing is kept");
+
+        append(&partition).await;
+        storage.close().await.expect("closed");
+        partition.compact().await.expect_err("it can not look");
+        assert!(!rests(&partition).await, "it did not look");
     }
 }
