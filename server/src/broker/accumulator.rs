@@ -179,8 +179,8 @@ impl Accumulator {
         }
     }
 
-    pub(super) fn wake(&self, wake: Wake) {
-        if wake.is_idle {
+    pub(super) fn wake(&self, Wake { is_idle }: Wake) {
+        if is_idle {
             self.runtime.spawn(Arc::clone(&self.inner).drain());
         } else {
             self.inner.more.notify_one();

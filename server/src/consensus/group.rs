@@ -185,7 +185,12 @@ impl Group {
             Ok(raft) => raft,
             Err(error) => return Err(explain(&store, state, &error).await),
         };
-        let seat = Arc::new(Seat::new(id, raft.clone(), left));
+        let seat = Arc::new(Seat::new(
+            id,
+            raft.clone(),
+            left,
+            Arc::clone(home.inbox.stir()),
+        ));
         home.inbox.add(Arc::clone(&seat));
         let group = Self {
             id,

@@ -51,8 +51,13 @@ impl Groups {
 impl Pulse {
     async fn run(mut self) {
         let mut beat = Instant::now();
+        let mut known = Vec::new();
         loop {
             let nodes = self.others();
+            if nodes != known {
+                self.groups.home.inbox.stir().notify_one();
+                known.clone_from(&nodes);
+            }
             if Instant::now() >= beat {
                 self.ask(&nodes);
                 beat = Instant::now() + INTERVAL;
@@ -116,6 +121,9 @@ impl Pulse {
         self.dead.retain(|node| nodes.contains(node));
         for node in nodes.iter().copied() {
             let lives = self.signs().lives(node);
+            if lives == self.dead.contains(&node) {
+                self.groups.home.inbox.stir().notify_one();
+            }
             if !lives && self.dead.insert(node) {
                 tracing::warn!(%node, "node is silent: the groups that it leads are taken over");
                 self.take_over(node);

@@ -10,17 +10,18 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures::{StreamExt as _, future, stream};
 use kelda_proto::internal::v1::{RaftRequest, raft_request as request, raft_response as response};
 use openraft::{ServerState, async_runtime::WatchReceiver};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Groups, LogId, Vote, groups::Home, seat::Seat, wire};
 use crate::{peers::Lane, types::NodeId};
 
-/// How often to look for groups that have nothing to do.
+/// How often to look for groups that have nothing to do, while there is one that is not quiesced.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Looks without anything asked after which a group is quiesced.
 const QUIET_LOOKS: u64 = 5;
-/// After so many looks it is looked whether quiesced groups have a leader, though all nodes are as they were: it takes
-/// more than all the rest of an idle node's background work.
-const LED_LOOKS: u32 = 10;
+/// How often to look whether quiesced groups have a leader, though all nodes are as they were; and while all groups are
+/// quiesced, how often to look at all.
+const LED_LOOK: Duration = Duration::from_secs(10);
 /// Groups that are quiesced at a time.
 const AT_ONCE: usize = 32;
 /// How long a member may take to answer.
@@ -30,8 +31,8 @@ impl Groups {
     /// Quiesces groups that this node leads as they fall idle.
     pub async fn quiesce_idle(self) {
         let mut living = BTreeSet::new();
-        for look in (0..LED_LOOKS).cycle() {
-            tokio::time::sleep(LOOK_AGAIN).await;
+        let mut led_look = Instant::now();
+        loop {
             let before = std::mem::replace(&mut living, self.home.inbox.living());
             let (quiet, awake): (Vec<_>, Vec<_>) = self
                 .home
@@ -39,17 +40,25 @@ impl Groups {
                 .seats()
                 .into_iter()
                 .partition(|seat| seat.is_quiesced());
-            if look == 0 || living != before {
+            if led_look.elapsed() >= LED_LOOK || living != before {
+                led_look = Instant::now();
                 for seat in quiet.iter().filter(|seat| !is_led(&self, seat)) {
                     seat.rouse();
                 }
             }
+            let all_quiet = awake.is_empty();
             let idle = awake
                 .into_iter()
                 .filter(|seat| seat.quiet_looks() >= QUIET_LOOKS);
             stream::iter(idle)
                 .for_each_concurrent(AT_ONCE, |seat| quiesce(&self.home, seat))
                 .await;
+            if all_quiet {
+                // Nothing is lost with it: what stirs meanwhile is found at the next look.
+                let _ = timeout(LED_LOOK, self.home.inbox.stirred()).await;
+            } else {
+                sleep(LOOK_AGAIN).await;
+            }
         }
     }
 }

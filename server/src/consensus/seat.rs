@@ -1,11 +1,11 @@
 //! A group's seat on this node: whether it is awake, with heartbeats and elections by timeout, or quiesced.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::{ServerState, async_runtime::WatchReceiver};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{Raft, leaving, members::LEASE};
 use crate::types::{GroupId, LogIndex, NodeId};
@@ -31,10 +31,12 @@ pub(super) struct Seat {
     opened: Instant,
     /// Milliseconds from `opened` to when it was woken last.
     woken_ms: AtomicU64,
+    /// Told when it is not quiesced any more.
+    stir: Arc<Notify>,
 }
 
 impl Seat {
-    pub(super) fn new(id: GroupId, raft: Raft, left: Option<LogIndex>) -> Self {
+    pub(super) fn new(id: GroupId, raft: Raft, left: Option<LogIndex>, stir: Arc<Notify>) -> Self {
         Self {
             id,
             raft,
@@ -46,6 +48,7 @@ impl Seat {
             quiet_looks: AtomicU64::new(0),
             opened: Instant::now(),
             woken_ms: AtomicU64::new(0),
+            stir,
         }
     }
 
@@ -130,6 +133,7 @@ impl Seat {
         let mut quiesced = self.quiesced();
         *quiesced = false;
         self.raft.runtime_config().tick(false);
+        self.stir.notify_one();
     }
 
     /// The end of [`Seat::hold`].
@@ -158,6 +162,7 @@ impl Seat {
             .store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.quiet_looks.store(0, Ordering::Relaxed);
         self.raft.runtime_config().tick(true);
+        self.stir.notify_one();
         true
     }
 }
