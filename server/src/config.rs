@@ -147,7 +147,7 @@ impl Default for Config {
             retention_interval_ms: 30_000,
             rebalance_interval_ms: 30_000,
             load_report_interval_ms: 60_000,
-            membership_interval_ms: 10_000,
+            membership_interval_ms: 30_000,
             connections_max: 10_000,
             calls_max: shed.calls_max,
             streams_max: shed.streams_max,

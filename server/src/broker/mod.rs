@@ -85,7 +85,7 @@ impl Default for Config {
             retention_interval: Duration::from_secs(30),
             rebalance_interval: Duration::from_secs(30),
             load_report_interval: Duration::from_secs(60),
-            membership_interval: Duration::from_secs(10),
+            membership_interval: Duration::from_secs(30),
         }
     }
 }

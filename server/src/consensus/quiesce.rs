@@ -21,7 +21,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const QUIET_LOOKS: u64 = 5;
 /// How often to look whether quiesced groups have a leader, though all nodes are as they were; and while all groups are
 /// quiesced, how often to look at all.
-const LED_LOOK: Duration = Duration::from_secs(10);
+const LED_LOOK: Duration = Duration::from_secs(30);
 /// Groups that are quiesced at a time.
 const AT_ONCE: usize = 32;
 /// How long a member may take to answer.

@@ -181,7 +181,7 @@ struct Limits {
     #[arg(long = "load-report-interval", value_name = "DURATION", value_parser = milliseconds)]
     #[serde(skip_serializing_if = "Option::is_none")]
     load_report_interval_ms: Option<u64>,
-    /// How often to look whether groups have the members they are to have, beside each change [default: 10s]
+    /// How often to look whether groups have the members they are to have, beside each change [default: 30s]
     #[arg(long = "membership-interval", value_name = "DURATION", value_parser = milliseconds)]
     #[serde(skip_serializing_if = "Option::is_none")]
     membership_interval_ms: Option<u64>,
