@@ -234,6 +234,12 @@ async fn a_session_goes_on_where_it_was_on_a_new_stream_after_a_restart() {
     };
     let other = Appender::open(&node, other).await.expect("opened");
     assert!(other.welcome.last_sequences.is_empty(), "of a new epoch");
+    let without = Hello {
+        without_sequences: true,
+        ..of_session()
+    };
+    let without = Appender::open(&node, without).await.expect("opened");
+    assert!(without.welcome.last_sequences.is_empty(), "not asked for");
     for sequence in 3..7 {
         stream.send(append(2, sequence)).await;
     }

@@ -9,7 +9,7 @@ use std::{
 
 use super::ask::{self, TOPIC};
 use crate::support::{
-    cluster::{Cluster, Options, Ports},
+    cluster::{Cluster, Options, Ports, operator::settled},
     wait::eventually,
 };
 
@@ -123,4 +123,27 @@ async fn produce_goes_on_when_its_node_is_cut_off_from_the_others_only() {
     producer.stored(asked).await;
     cluster.network().heal();
     producer.assert_all_written_once(asked).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn produce_goes_on_while_a_partition_that_it_does_not_write_to_has_no_leader() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.create_topic(TOPIC, 3, 1).await;
+    settled(&cluster, 0, 1).await;
+    // Each node has one of them.
+    let gone = cluster.leader(TOPIC, 0, None).await;
+    cluster[gone].kill();
+    let asked = cluster.addresses()[(gone + 1) % 3].to_string();
+    let mut command = cluster[gone].options.command();
+    command
+        .args(["produce", TOPIC, "--partition", "1", "--server", &asked])
+        .args(["--delivery-timeout", "5s"])
+        .stdin(Stdio::piped());
+    let mut producing = command.spawn().expect("the binary starts");
+    let mut input = producing.stdin.take().expect("it is piped");
+    writeln!(input, "x").expect("it reads");
+    drop(input);
+    let look = || std::future::ready(producing.try_wait().expect("it is ours"));
+    let status = eventually("it ends", look).await;
+    assert!(status.success(), "{status}");
 }

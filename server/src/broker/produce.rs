@@ -185,11 +185,12 @@ impl Broker {
         Ok(Target::Here(here, term))
     }
 
-    /// What a produce stream to `topic` may do, and what its session has done.
+    /// What a produce stream to `topic` may do, and, if that is `asked`, what its session has done.
     pub async fn produce_stream_terms(
         &self,
         topic: &str,
         session: Option<(&str, i32)>,
+        asked: bool,
     ) -> Result<StreamTerms, Error> {
         self.check_ready()?;
         if let Some((id, epoch)) = session {
@@ -198,8 +199,8 @@ impl Broker {
         let directory = self.directory();
         let topic = directory.topic(topic)?;
         let last_sequences = match session {
-            Some((id, epoch)) => self.last_sequences(topic, id, epoch).await?,
-            None => Vec::new(),
+            Some((id, epoch)) if asked => self.last_sequences(topic, id, epoch).await?,
+            _ => Vec::new(),
         };
         Ok(StreamTerms {
             window: if session.is_some() {

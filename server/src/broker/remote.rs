@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt as _, TryStreamExt as _, future, stream};
 use kelda_proto::{
     internal::v1::{
         ReadRequest, ReadResponse, TrimRequest, TrimResponse,
@@ -29,6 +30,8 @@ use crate::{
 const WAIT: Duration = Duration::from_secs(10);
 /// Bytes that a request that waits brings along.
 const WAIT_BYTES: usize = 1 << 20;
+/// Partitions of a topic whose leaders are asked at a time.
+const LEADERS_AT_ONCE: usize = 64;
 
 /// Reads one partition from its leader. Clones share what they have seen.
 #[derive(Clone)]
@@ -328,8 +331,7 @@ impl Broker {
         id: &str,
         epoch: i32,
     ) -> Result<Vec<(u32, i64)>, Error> {
-        let mut found = Vec::new();
-        for number in 0..topic.partition_count() {
+        let asking = (0..topic.partition_count()).map(|number| {
             let session = read_request::Session {
                 id: id.to_owned(),
                 epoch,
@@ -339,10 +341,16 @@ impl Broker {
                 partition: number.cast_signed(),
                 question: Some(Question::Session(session)),
             };
-            let answer = self.read_at_leader(&request).await?;
-            found.extend(answer.last_sequence.map(|sequence| (number, sequence)));
-        }
-        Ok(found)
+            async move {
+                let answer = self.read_at_leader(&request).await?;
+                Ok(answer.last_sequence.map(|sequence| (number, sequence)))
+            }
+        });
+        let found = stream::iter(asking).buffered(LEADERS_AT_ONCE);
+        found
+            .try_filter_map(|found| future::ready(Ok(found)))
+            .try_collect()
+            .await
     }
 }
 

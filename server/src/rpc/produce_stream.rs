@@ -110,7 +110,7 @@ impl Opening {
         let of_session = session.as_ref().map(|(id, epoch)| (&**id, *epoch));
         let terms = self
             .broker
-            .produce_stream_terms(&hello.topic, of_session)
+            .produce_stream_terms(&hello.topic, of_session, !hello.without_sequences)
             .await?;
         let welcome = Welcome {
             window: convert::most(terms.window),

@@ -168,6 +168,8 @@ impl Driver {
         let session = Session {
             id: self.session_id.clone(),
             epoch: self.outbox.epoch(),
+            // By this producer: what has no ack is sent again, whatever became of it.
+            may_be_known: false,
         };
         let target = Arc::clone(&self.target);
         let failed = self.pool_failed.then_some(self.pool.generation);

@@ -21,6 +21,8 @@ use crate::retry::Backoff;
 pub(super) struct Session {
     pub(super) id: String,
     pub(super) epoch: i32,
+    /// Whether another producer may have had this id and epoch.
+    pub(super) may_be_known: bool,
 }
 
 impl Session {
@@ -29,14 +31,17 @@ impl Session {
             _ if options.acks == Acks::None => Session {
                 id: String::new(),
                 epoch: 0,
+                may_be_known: false,
             },
             Some(id) => Session {
                 id: id.clone(),
                 epoch: epoch_now(),
+                may_be_known: true,
             },
             None => Session {
                 id: format!("{:016x}{:016x}", random::number(), random::number()),
                 epoch: 0,
+                may_be_known: false,
             },
         }
     }
@@ -93,6 +98,7 @@ impl Stream {
             acks: options.acks.into(),
             session_id: session.id.clone(),
             session_epoch: session.epoch,
+            without_sequences: !session.may_be_known,
         };
         hand_over(&appends, Request::Hello(hello))?;
         let after = client.options().request_timeout;
