@@ -117,13 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_log_is_purged_as_it_grows_and_the_catalog_comes_back_without_it() {
-        let config = Config {
-            data_dir: None,
-            free_floor_bytes: 0,
-            tail_bytes: 1 << 20,
-            cache_bytes: 1 << 20,
-        };
-        let storage = Storage::open(config, Hooks::default()).expect("opened");
+        let storage = Storage::open(Config::in_memory(), Hooks::default()).expect("opened");
         let groups = Groups::new(storage.clone(), Peers::alone());
         let mut catalog = groups.open_catalog(false).await.expect("opened");
         assert!(

@@ -209,13 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn storage_is_asked_again_once_something_was_applied_and_after_a_failure() {
-        let config = Config {
-            data_dir: None,
-            free_floor_bytes: 0,
-            tail_bytes: 1 << 20,
-            cache_bytes: 1 << 20,
-        };
-        let storage = Storage::open(config, Hooks::default()).expect("opened");
+        let storage = Storage::open(Config::in_memory(), Hooks::default()).expect("opened");
         let groups = Groups::new(storage.clone(), Peers::alone());
         let founders = [groups.node()];
         let opened = groups.open_partition(GroupId(1), &founders).await;

@@ -97,6 +97,19 @@ pub struct Config {
     pub cache_bytes: usize,
 }
 
+#[cfg(test)]
+impl Config {
+    /// Little memory, and no files.
+    pub(crate) fn in_memory() -> Self {
+        Self {
+            data_dir: None,
+            free_floor_bytes: 0,
+            tail_bytes: 1 << 20,
+            cache_bytes: 1 << 20,
+        }
+    }
+}
+
 /// A batch as it is read back.
 #[derive(Clone, Debug)]
 pub struct BatchRead {

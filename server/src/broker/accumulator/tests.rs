@@ -17,13 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The one replica of a partition, in memory.
 async fn partition() -> (Storage, PartitionGroup) {
-    let config = Config {
-        data_dir: None,
-        free_floor_bytes: 0,
-        tail_bytes: 1 << 20,
-        cache_bytes: 1 << 20,
-    };
-    let storage = Storage::open(config, Hooks::default()).expect("a new store opens");
+    let storage = Storage::open(Config::in_memory(), Hooks::default()).expect("a new store opens");
     let peers = Peers::alone();
     let founders = [peers.node()];
     let groups = Groups::new(storage.clone(), peers);

@@ -23,13 +23,8 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        let config = Config {
-            data_dir: None,
-            free_floor_bytes: 0,
-            tail_bytes: 1 << 20,
-            cache_bytes: 1 << 20,
-        };
-        let storage = Storage::open(config, Hooks::default()).expect("a new store opens");
+        let storage =
+            Storage::open(Config::in_memory(), Hooks::default()).expect("a new store opens");
         let groups = Groups::new(storage.clone(), Peers::alone());
         let catalog = groups
             .open_catalog(false)
