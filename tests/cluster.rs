@@ -7,6 +7,7 @@ mod cluster {
     mod ask;
     mod bootstrap;
     mod clients;
+    mod elsewhere;
     mod faults;
     mod floods;
     mod forming;

@@ -297,10 +297,16 @@ impl Start {
         let path = self.config.data_dir.display().to_string();
         // A group that has failed says so to whoever asks it next.
         let members = catalog.group().addresses().await.unwrap_or_default();
+        let sources = addresses::Sources {
+            cluster_id: identity.cluster_id.clone(),
+            members,
+            catalog: catalog.watch(),
+            gossip: self.gossip.liveness(),
+        };
         let thread = self.threads.metadata.handle();
         let following = Following {
             gossip: thread.spawn(self.gossip.clone().follow(identity.node, addresses)),
-            addresses: thread.spawn(addresses::follow(members, catalog.watch(), book)),
+            addresses: thread.spawn(addresses::follow(sources, book)),
         };
         if let Err(error) = identity::enter(&identity, &catalog, self.this.clone(), &path).await {
             following.stop();

@@ -100,8 +100,8 @@ impl ConflictDelegate for Delegate {
     type Id = Id;
     type Address = SocketAddr;
 
-    async fn notify_conflict(&self, existing: Arc<Peer>, other: Arc<Peer>) {
-        self.queue(Kind::Conflict(*other.address()), &existing);
+    async fn notify_conflict(&self, _existing: Arc<Peer>, other: Arc<Peer>) {
+        self.queue(Kind::Conflict, &other);
     }
 }
 

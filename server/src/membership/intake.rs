@@ -55,8 +55,8 @@ pub(super) enum Kind {
     Join,
     Update,
     Leave,
-    /// Another node, at this address, claims its name.
-    Conflict(SocketAddr),
+    /// It claims the name of a node that is elsewhere.
+    Conflict,
 }
 
 /// An event that the gate let in.
@@ -119,7 +119,7 @@ impl middleware::Event for Event {
             Kind::Join => "join",
             Kind::Update => "update",
             Kind::Leave => "leave",
-            Kind::Conflict(_) => "conflict",
+            Kind::Conflict => "conflict",
         }
     }
 }
@@ -165,7 +165,7 @@ impl Service<Admitted> for Apply {
         match kind {
             Kind::Join | Kind::Update => self.board.heard(node),
             Kind::Leave => self.board.gone(&node.name),
-            Kind::Conflict(other) => self.conflicts.push(node.name, other),
+            Kind::Conflict => self.conflicts.push(node),
         }
         ready(Ok(()))
     }

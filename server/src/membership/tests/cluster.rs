@@ -5,16 +5,23 @@ use crate::membership::Key;
 
 #[tokio::test]
 async fn a_seed_that_comes_up_late_is_found() {
-    let late = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
-    let address = late.local_addr().expect("bound");
-    let early = start(config("early", &[address])).await;
-    until(&early, |view| alive(view) == ["early"]).await;
-    drop(late);
-    let late = start(Config {
-        bind: address,
-        ..config("late", &[])
-    })
-    .await;
+    let (early, late) = loop {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let address = socket.local_addr().expect("bound");
+        let early = start(config("early", &[address])).await;
+        until(&early, |view| alive(view) == ["early"]).await;
+        drop(socket);
+        let late = Config {
+            bind: address,
+            ..config("late", &[])
+        };
+        match try_start(late).await {
+            Ok(late) => break (early, late),
+            // Another test was quicker.
+            Err(StartError::InUse(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
     until(&early, |view| alive(view) == ["early", "late"]).await;
     until(&late, |view| alive(view) == ["early", "late"]).await;
 }
@@ -95,6 +102,28 @@ async fn a_node_that_died_comes_back_under_its_name_from_another_address() {
     assert_eq!(view.nodes["b"].conflict, None);
     until(&b, |view| alive(view) == ["a", "b"]).await;
     assert_eq!(b.watch().borrow().nodes["b"].conflict, None);
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_elsewhere_is_seen_there_before_its_death_is_known() {
+    let slow = |name, seeds: &[SocketAddr]| Config {
+        probe_interval: Duration::from_secs(600),
+        ..config(name, seeds)
+    };
+    let a = start(slow("a", &[])).await;
+    let seeds = [a.address()];
+    let c = start(slow("c", &seeds)).await;
+    let b = start(slow("b", &seeds)).await;
+    until(&c, |view| are(view, &["a", "b"], Liveness::Alive)).await;
+    drop(b);
+    let b = start(slow("b", &seeds)).await;
+    for other in [&a, &c] {
+        until(other, |view| {
+            let node = view.node("b");
+            node.is_some_and(|it| it.address == b.address() && it.liveness == Liveness::Alive)
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
