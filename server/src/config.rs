@@ -1,6 +1,7 @@
 //! The configuration of a node: defaults, then a TOML file, then `KELDA_…` of the environment, then flags.
 
 mod check;
+mod environment;
 mod gossip;
 
 use std::{
@@ -11,16 +12,16 @@ use std::{
 
 use figment::{
     Figment,
-    providers::{Env, Format as _, Serialized, Toml},
+    providers::{Format as _, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
+
+use environment::Environment;
 
 use crate::{broker, membership, middleware, storage};
 
 /// How far the port of calls between nodes is from the cluster's port.
 const RAFT_PORT_OFFSET: u16 = 1000;
-/// Prefix of the variables of the environment.
-const ENVIRONMENT_PREFIX: &str = "KELDA_";
 
 /// Configuration of a node. Every field is a flag of `kelda serve`, a key of the TOML file and a variable of the
 /// environment, under the same name but for case and dashes.
@@ -196,10 +197,8 @@ impl Config {
         if let Some(file) = file {
             sources = sources.merge(Toml::file_exact(file));
         }
-        // Other programs of the project share the prefix; only the names of fields count.
-        let mine = |key: &figment::value::UncasedStr| FIELDS.iter().any(|field| *field == key);
         let sources = sources
-            .merge(Env::prefixed(ENVIRONMENT_PREFIX).filter(mine))
+            .merge(Environment::new())
             .merge(Serialized::defaults(flags));
         let config: Self = sources.extract().map_err(Box::new)?;
         config.validate()?;

@@ -29,6 +29,7 @@ impl Dev {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let (data, configs) = if self.nodes == 1 {
             let config = self.flags.load(&Config::default())?;
+            check_alone(&config)?;
             (data(&config), vec![config])
         } else {
             let config = self.flags.load(&Config::of_cluster())?;
@@ -41,6 +42,22 @@ impl Dev {
             let _ = write_stdout(greeting(&addresses, cluster, &data).as_bytes());
         })
     }
+}
+
+/// Checks that the directory of one node is not the one above those of several.
+fn check_alone(config: &Config) -> Result<(), Failure> {
+    let directory = &config.data_dir;
+    if config.ephemeral || !directory.join(name(1)).is_dir() {
+        return Ok(());
+    }
+    Err(Failure::failed(format!(
+        "{} has the nodes of a cluster: give --nodes as before, or another --data-dir",
+        directory.display()
+    )))
+}
+
+fn name(number: u16) -> String {
+    format!("node{number}")
 }
 
 /// The nodes of a cluster that is like `config`: all name each other, so that they found it together.
@@ -66,7 +83,7 @@ fn cluster(config: &Config, count: u16) -> Result<Vec<Config>, Failure> {
     let seeds: Vec<String> = cluster_ports.iter().map(seed).collect();
     let mut nodes = Vec::new();
     for (number, cluster_port) in (0..).zip(cluster_ports) {
-        let name = format!("node{}", number + 1);
+        let name = name(number + 1);
         let node = Config {
             port: match config.port {
                 0 => 0,

@@ -20,8 +20,8 @@ pub(super) struct Flags {
     /// Configuration as TOML
     ///
     /// Keys are the names of the flags with _ for -, sizes are bytes, and durations are milliseconds, with _ms behind the
-    /// name, such as retention_interval_ms. The same keys can be set in the environment, as KELDA_NODE_ID and so on. Flags
-    /// win over the environment, which wins over the file.
+    /// name, such as retention_interval_ms. The same keys can be set in the environment, as KELDA_NODE_ID and so on, lists
+    /// separated by commas. Flags win over the environment, which wins over the file.
     #[arg(long, env = "KELDA_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     config: Option<PathBuf>,
@@ -49,7 +49,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     seeds: Vec<String>,
-    /// Found the cluster together with the seeds, N nodes in all, once all of them are there
+    /// Found the cluster together with the seeds, N nodes in all, once all of them are there [default: the seeds have one]
     ///
     /// All of them are given the same N, and either the other nodes or all nodes as --seeds. Means nothing to a node that
     /// has a cluster. Without it, seeds must have one.
@@ -185,15 +185,15 @@ struct Limits {
     #[arg(long = "membership-interval", value_name = "DURATION", value_parser = milliseconds)]
     #[serde(skip_serializing_if = "Option::is_none")]
     membership_interval_ms: Option<u64>,
-    /// Connections at most
+    /// Connections at most [default: 10000]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     connections_max: Option<usize>,
-    /// Unary calls at a time at most
+    /// Unary calls at a time at most [default: 4096]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     calls_max: Option<usize>,
-    /// Streams at a time at most
+    /// Streams at a time at most [default: 1024]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     streams_max: Option<usize>,
