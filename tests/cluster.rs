@@ -13,6 +13,7 @@ mod cluster {
     mod forming;
     mod gossip;
     mod handing_over;
+    mod minority;
     mod moving;
     mod partitions;
     mod placement;

@@ -26,7 +26,7 @@ pub(crate) struct ClientOptions {
         value_delimiter = ','
     )]
     server: Vec<String>,
-    /// How long to wait for a connection, and for the answer to a request
+    /// How long to wait for a connection, and then for the answer to a request, with all its attempts
     #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) timeout: Duration,
 }
@@ -38,6 +38,7 @@ impl ClientOptions {
             servers: self.server.clone(),
             connect_timeout: self.timeout,
             request_timeout: self.timeout,
+            call_timeout: self.timeout,
             ..Options::default()
         };
         Ok(Client::connect(options).await?)

@@ -9,6 +9,7 @@ use kelda_proto::v1::cluster_service_client::ClusterServiceClient;
 use kelda_proto::v1::consume_service_client::ConsumeServiceClient;
 use kelda_proto::v1::produce_service_client::ProduceServiceClient;
 use kelda_proto::v1::topic_service_client::TopicServiceClient;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
@@ -35,6 +36,9 @@ pub struct Options {
     /// How long to wait for the answer to one attempt of a call. A connection that goes silent meanwhile is given up
     /// after 2 seconds, whatever this says.
     pub request_timeout: Duration,
+    /// How long all attempts of a call may take together, and the pauses between them. A producer goes by its delivery
+    /// timeout instead, and for a consumer it is how long it may get nowhere.
+    pub call_timeout: Duration,
     /// Connections to the server in use, taken in turn. More than one helps only when a single connection's task
     /// is busy all the time.
     pub channels: usize,
@@ -48,6 +52,7 @@ impl Default for Options {
             servers: vec!["127.0.0.1:8080".to_owned()],
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
+            call_timeout: Duration::from_secs(60),
             channels: 1,
             retry: Retry::default(),
         }
@@ -129,11 +134,13 @@ impl Client {
         F: FnMut(Channel) -> Answer,
         Answer: Future<Output = Result<Response<T>, Status>>,
     {
+        let deadline = Instant::now() + self.options.call_timeout;
         let mut backoff = Backoff::new(self.options.retry);
         let mut unsure = false;
+        let mut said = None;
         let mut pool = self.pool();
         loop {
-            let error = match self.within_timeout(attempt(pool.channel())).await {
+            let error = match self.within_timeout(attempt(pool.channel()), deadline).await {
                 Ok(answer) => {
                     return Called {
                         result: Ok(answer),
@@ -143,9 +150,13 @@ impl Client {
                 Err(error) => error,
             };
             let pause = backoff.next_attempt(error.retry_after());
-            let Some(pause) = pause.filter(|_| error.retryable()) else {
+            let pause =
+                pause.filter(|pause| error.retryable() && Instant::now() + *pause < deadline);
+            let Some(pause) = pause else {
+                // Where the time was up before an answer, the one before says more.
+                let is_silence = matches!(error, Error::Timeout { .. });
                 return Called {
-                    result: Err(error),
+                    result: Err(said.filter(|_| is_silence).unwrap_or(error)),
                     unsure,
                 };
             };
@@ -153,7 +164,11 @@ impl Client {
             tokio::time::sleep(pause).await;
             if error.blames_server() {
                 // If none answers, the attempt on the old connections says so, and counts.
-                pool = self.replace(pool.generation).await.unwrap_or(pool);
+                let replaced = timeout_at(deadline, self.replace(pool.generation)).await;
+                pool = replaced.ok().and_then(Result::ok).unwrap_or(pool);
+            }
+            if !matches!(error, Error::Timeout { .. }) {
+                said = Some(error);
             }
         }
     }
@@ -161,9 +176,11 @@ impl Client {
     async fn within_timeout<T>(
         &self,
         answer: impl Future<Output = Result<Response<T>, Status>>,
+        deadline: Instant,
     ) -> Result<T, Error> {
-        let after = self.options.request_timeout;
-        match tokio::time::timeout(after, answer).await {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let after = self.options.request_timeout.min(left);
+        match timeout(after, answer).await {
             Ok(answer) => Ok(answer?.into_inner()),
             Err(_) => Err(Error::Timeout { after }),
         }

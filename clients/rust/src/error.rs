@@ -124,7 +124,13 @@ impl Error {
         match self {
             Error::Rpc { code, reason, .. } => match reason {
                 // A server that is cut off from the others knows of no leader while they have one.
-                Some(reason) => matches!(reason, ErrorReason::NotReady | ErrorReason::NoLeader),
+                Some(reason) => matches!(
+                    reason,
+                    ErrorReason::NotReady
+                        | ErrorReason::NoLeader
+                        | ErrorReason::NoCatalogLeader
+                        | ErrorReason::ChangeUnknown
+                ),
                 None => *code == Code::Unavailable,
             },
             Error::Connect { .. } | Error::Disconnected { .. } | Error::Timeout { .. } => true,
@@ -138,7 +144,11 @@ impl Error {
             Error::Rpc { code, reason, .. } => {
                 !matches!(
                     reason,
-                    Some(ErrorReason::NotReady | ErrorReason::Overloaded)
+                    Some(
+                        ErrorReason::NotReady
+                            | ErrorReason::NoCatalogLeader
+                            | ErrorReason::Overloaded
+                    )
                 ) && matches!(
                     code,
                     Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Internal
@@ -155,6 +165,8 @@ fn retryable_reason(reason: ErrorReason) -> bool {
         reason,
         ErrorReason::NotLeader
             | ErrorReason::NoLeader
+            | ErrorReason::NoCatalogLeader
+            | ErrorReason::ChangeUnknown
             | ErrorReason::NotReady
             | ErrorReason::Overloaded
             | ErrorReason::DiskFull

@@ -2,7 +2,10 @@
 
 use kelda_proto::v1;
 
-use crate::types::{NodeId, Offset};
+use crate::{
+    consensus::ChangeError,
+    types::{NodeId, Offset},
+};
 
 /// A field of a request that is out of its bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +111,14 @@ pub enum Error {
     },
     #[error("partition {partition} of topic {topic} has no leader now: try again")]
     NoLeader { topic: String, partition: u32 },
+    #[error(
+        "the catalog has no leader now, so nothing was changed: start the silent ones of kelda cluster nodes if there are any, and try again"
+    )]
+    NoCatalogLeader,
+    #[error(
+        "the catalog lost its leader meanwhile, so it is not known whether anything was changed: look before you repeat it"
+    )]
+    ChangeUnknown,
     #[error("the node is starting or stopping: try again or use another node")]
     NotReady,
     #[error("too much is in flight ({limit}): wait and try again")]
@@ -143,7 +154,9 @@ pub enum Error {
     NodeInUse { node: NodeId, partitions: usize },
     #[error("node {node} is the last one of the cluster: stop it instead")]
     LastNode { node: NodeId },
-    #[error("node {node} answers: drain it first, force is for nodes that are dead")]
+    #[error(
+        "node {node} lives, or was heard of less than half a minute ago: drain it first if it lives, else try again soon"
+    )]
     NodeAlive { node: NodeId },
     #[error(
         "without node {node} there are {nodes} nodes for partitions that need {replication_factor} replicas: add a node, or lower the replication factor"
@@ -180,6 +193,20 @@ pub enum Error {
     Internal { detail: String },
 }
 
+impl From<ChangeError> for Error {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::NoLeader => Self::NoCatalogLeader,
+            ChangeError::Indefinite => Self::ChangeUnknown,
+            ChangeError::Stopped => Self::NotReady,
+            // Those that a client can bring about have errors of their own.
+            ChangeError::Rejected(rejection) => Self::Internal {
+                detail: rejection.to_string(),
+            },
+        }
+    }
+}
+
 fn describe(violations: &[Violation]) -> String {
     let lines: Vec<_> = violations
         .iter()
@@ -200,6 +227,8 @@ impl Error {
             self,
             Self::NotLeader { .. }
                 | Self::NoLeader { .. }
+                | Self::NoCatalogLeader
+                | Self::ChangeUnknown
                 | Self::NotReady
                 | Self::Overloaded { .. }
                 | Self::DiskFull { .. }

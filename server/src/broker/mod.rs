@@ -4,6 +4,7 @@
 
 mod accumulator;
 mod calls;
+mod describe;
 mod directory;
 mod disk;
 mod error;
@@ -285,7 +286,8 @@ impl Broker {
         self.shared.ready.send_replace(false);
     }
 
-    /// Keeps readiness true while there is a leader of the catalog, until the broker drains.
+    /// Keeps readiness true while there is a leader of the catalog and most of those who vote on it are heard of, until the
+    /// broker drains. While they elect another leader, it stays: what is asked then can wait for it.
     async fn keep_ready(self) {
         let group = self.shared.catalog.group();
         let version = self.newest_catalog().await;
@@ -293,13 +295,19 @@ impl Broker {
         // It ends with an error only when the follower has, as the broker then does.
         let _ = directory.wait_for(|it| it.version >= version).await;
         self.shared.has_catalog.store(true, Ordering::Relaxed);
+        let mut silent = self.shared.groups.silent();
         loop {
+            silent.mark_unchanged();
             let leader = group.leader();
+            let serves = leader.is_some() && group.has_quorum();
             self.shared.ready.send_if_modified(|ready| {
-                let now = leader.is_some() && !self.shared.draining.load(Ordering::Relaxed);
+                let now = serves && !self.shared.draining.load(Ordering::Relaxed);
                 std::mem::replace(ready, now) != now
             });
-            group.leader_changed(leader).await;
+            tokio::select! {
+                () = group.leader_changed(leader) => {}
+                Ok(()) = silent.changed() => {}
+            }
         }
     }
 

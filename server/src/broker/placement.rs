@@ -28,7 +28,7 @@ use crate::{
 pub use watch::ClusterChanges;
 
 pub(super) use balancer::run as balance;
-use overview::Overview;
+pub(super) use overview::Overview;
 pub(super) use overview::Reports;
 pub(super) use reports::run as report;
 

@@ -5,9 +5,13 @@ use std::{
     time::Instant,
 };
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
 use super::{
-    Bounds, Broker, Error, Fetch, Fetched, ReadBatch, Start, fetch::LocalReader,
-    remote::RemoteReader, route::Place,
+    Bounds, Broker, Error, Fetch, Fetched, ReadBatch, Start,
+    fetch::LocalReader,
+    remote::{LEADERS_AT_ONCE, RemoteReader},
+    route::Place,
 };
 use crate::types::Offset;
 
@@ -35,18 +39,14 @@ impl Broker {
     ) -> Result<Vec<PartitionReader>, Error> {
         self.check_ready()?;
         let count = self.directory().topic(topic)?.slots().len();
-        let all: Vec<i32>;
-        let numbers = if partitions.is_empty() {
-            all = (0..).take(count).collect();
-            &all
+        let numbers: Vec<i32> = if partitions.is_empty() {
+            (0..).take(count).collect()
         } else {
-            partitions
+            partitions.to_vec()
         };
-        let mut readers = Vec::with_capacity(numbers.len());
-        for number in numbers {
-            readers.push(self.reader(topic, *number).await?);
-        }
-        Ok(readers)
+        let opening = numbers.into_iter().map(|number| self.reader(topic, number));
+        let readers = stream::iter(opening).buffered(LEADERS_AT_ONCE);
+        readers.try_collect().await
     }
 
     async fn reader(&self, topic: &str, number: i32) -> Result<PartitionReader, Error> {

@@ -31,7 +31,7 @@ const WAIT: Duration = Duration::from_secs(10);
 /// Bytes that a request that waits brings along.
 const WAIT_BYTES: usize = 1 << 20;
 /// Partitions of a topic whose leaders are asked at a time.
-const LEADERS_AT_ONCE: usize = 64;
+pub(super) const LEADERS_AT_ONCE: usize = 64;
 
 /// Reads one partition from its leader. Clones share what they have seen.
 #[derive(Clone)]

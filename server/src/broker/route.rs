@@ -19,8 +19,11 @@ use crate::{
     types::{GroupId, NodeId},
 };
 
-/// How long to look for a leader: longer than most elections take.
+/// How long a leader may take to answer, and a batch to be on its way to one.
 pub(super) const ROUTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to look for a leader: longer than most elections take, and short enough that a client which waits for as long
+/// as it does by default hears that there is none.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before another look.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -162,7 +165,7 @@ impl Broker {
     /// Asks a partition's leader, wherever it is, until it answers or the time is up.
     pub(super) async fn ask_leader<A: Ask>(&self, ask: &A) -> Result<A::Answer, Error> {
         let (topic, number) = ask.partition();
-        let deadline = Instant::now() + ROUTE_TIMEOUT;
+        let deadline = Instant::now() + LOOK_TIMEOUT;
         loop {
             match self.place_of(topic, number).await? {
                 Place::Here(partition) => match ask.here(self, &partition).await {

@@ -4,6 +4,7 @@ use kelda_proto::{limits, v1};
 use prost_types::Timestamp;
 
 use super::{Broker, Error};
+use crate::types::NodeId;
 
 impl Broker {
     /// Status of this node, and of the cluster as it sees it.
@@ -18,7 +19,7 @@ impl Broker {
                 .shared
                 .catalog
                 .group()
-                .leader()
+                .leader_in_touch()
                 .map_or(0, |leader| leader.0),
             node_count: count(catalog.nodes().count()),
             topic_count: count(catalog.topic_count()),
@@ -36,17 +37,27 @@ impl Broker {
         })
     }
 
-    /// Partitions that this node knows no leader of.
+    /// Partitions that have no leader, as far as this node can tell: those with a replica here know, and of the others
+    /// most replicas must be heard of.
     pub(super) fn leaderless_partitions(&self) -> usize {
-        self.directory()
+        let directory = self.directory();
+        let places = directory
             .topics()
-            .flat_map(|topic| topic.slots())
-            .filter(|slot| {
-                slot.as_ref()
-                    .ok()
-                    .is_none_or(|partition| partition.group.group().leader().is_none())
-            })
-            .count()
+            .flat_map(|handle| handle.topic.partitions.iter().zip(handle.slots()));
+        let leaderless = places.filter(|(placed, slot)| match slot {
+            Ok(partition) => partition.group.group().leader_in_touch().is_none(),
+            Err(_) => !self.most_others_are_heard(&placed.replicas),
+        });
+        leaderless.count()
+    }
+
+    /// Whether most of these replicas are on other nodes that give signs of life.
+    fn most_others_are_heard(&self, replicas: &[NodeId]) -> bool {
+        let (me, groups) = (self.node(), &self.shared.groups);
+        let heard = replicas
+            .iter()
+            .filter(|node| **node != me && groups.lives(**node));
+        heard.count() * 2 > replicas.len()
     }
 
     /// Partitions of this node that are quiesced.

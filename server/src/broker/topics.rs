@@ -10,7 +10,6 @@ use kelda_proto::{
 
 use super::{
     Broker, Error, Violation,
-    directory::TopicHandle,
     status::{count, timestamp},
 };
 use crate::{
@@ -69,15 +68,14 @@ impl Broker {
         };
         self.change(name, command::Command::CreateTopic(create))
             .await?;
-        self.get_topic(name)
+        self.get_topic(name).await
     }
 
     /// A topic with its partitions.
-    pub fn get_topic(&self, name: &str) -> Result<v1::Topic, Error> {
-        let directory = self.directory();
-        let handle = directory.topic(name)?;
+    pub async fn get_topic(&self, name: &str) -> Result<v1::Topic, Error> {
+        let handle = Arc::clone(self.directory().topic(name)?);
         let mut topic = describe(&handle.topic);
-        topic.partitions = partitions(handle);
+        topic.partitions = self.partitions(&handle).await;
         Ok(topic)
     }
 
@@ -170,7 +168,7 @@ impl Broker {
         };
         self.change(name, command::Command::AddPartitions(add))
             .await?;
-        self.get_topic(name)
+        self.get_topic(name).await
     }
 
     /// Commits a change of the catalog and waits until this node has carried it out.
@@ -182,7 +180,7 @@ impl Broker {
         let changed = match self.shared.catalog.change(&command).await {
             // Whoever hears that a topic is there must find it there.
             Err(ChangeError::Rejected(rejection)) => Err(rejected(name, rejection)),
-            Err(_) => return Err(Error::NotReady),
+            Err(error) => return Err(error.into()),
             Ok(changed) => Ok(changed.version),
         };
         let known = self.shared.catalog.view().version();
@@ -320,27 +318,4 @@ pub(super) fn describe(topic: &Topic) -> v1::Topic {
         create_time: Some(timestamp(topic.create_time_ms)),
         partitions: Vec::new(),
     }
-}
-
-fn partitions(handle: &TopicHandle) -> Vec<v1::Partition> {
-    let describe_one = |(number, placed): (i32, &crate::machine::catalog::Partition)| {
-        let running = handle.partition(number).ok();
-        let view = running
-            .map(|partition| partition.group.view())
-            .unwrap_or_default();
-        v1::Partition {
-            partition: number,
-            leader: running
-                .and_then(|partition| partition.group.group().leader())
-                .map_or(0, |id| id.0),
-            replicas: placed.replicas.iter().map(|id| id.0).collect(),
-            log_start_offset: view.log_start.into(),
-            end_offset: view.end.into(),
-            size_bytes: running.map_or(0, |partition| partition.group.stored_bytes().cast_signed()),
-        }
-    };
-    (0..)
-        .zip(&handle.topic.partitions)
-        .map(describe_one)
-        .collect()
 }

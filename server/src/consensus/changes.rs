@@ -11,12 +11,13 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::{CatalogGroup, Command, ProposeError, Reply};
 use crate::{
     machine::catalog::{Change, Rejection},
-    peers,
+    peers::{self, CallError},
     types::NodeId,
 };
 
-/// How long to look for a leader, and for its answer.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to look for a leader, and for its answer: longer than an election takes, and short enough that a client which
+/// waits for as long as it does by default hears why there is none.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before another look: part of the time that an election takes.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -82,8 +83,16 @@ impl CatalogGroup {
             ProposeError::Indefinite => ChangeError::Indefinite,
             ProposeError::Stopped => ChangeError::Stopped,
         };
+        // One that is cut off would take it, and never hear that it is committed.
+        if !self.group.confirm_lead().await {
+            return Err(ChangeError::NoLeader);
+        }
         let proposal = self.group.propose(Command::catalog(command)).await;
-        let reply = proposal.map_err(failed)?.wait().await.map_err(failed)?;
+        // Either may be dropped: the command is under way, and nobody needs to hear of it.
+        let reply = tokio::select! {
+            reply = proposal.map_err(failed)?.wait() => reply.map_err(failed)?,
+            () = self.group.left_alone() => return Err(ChangeError::Indefinite),
+        };
         match reply {
             Reply::Catalog(Ok(change)) => Ok(Changed {
                 version: self.view().version(),
@@ -111,7 +120,10 @@ impl CatalogGroup {
             Ok(answer) => from_answer(answer.into_inner()),
             Err(status) => {
                 tracing::debug!(node = %leader, %status, "the catalog's leader did not answer");
-                Err(ChangeError::Indefinite)
+                Err(match CallError::from(&status) {
+                    CallError::NotSent => ChangeError::NoLeader,
+                    CallError::Lost(_) => ChangeError::Indefinite,
+                })
             }
         }
     }

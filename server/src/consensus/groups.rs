@@ -1,7 +1,9 @@
 //! Opening and deleting the groups of this node.
 
+use std::collections::BTreeSet;
+
 use kelda_proto::internal::v1::{RaftRequest, RaftResponse};
-use tokio::{runtime::Handle, task::JoinSet};
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 
 use super::{CatalogGroup, OpenError, PartitionGroup, inbox::Inbox};
 use crate::{
@@ -102,6 +104,11 @@ impl Groups {
     /// Whether a node belongs to the cluster, as far as this one knows.
     pub fn knows(&self, node: NodeId) -> bool {
         self.home.inbox.knows(node)
+    }
+
+    /// The nodes of the catalog that have been silent for a second, as that changes.
+    pub fn silent(&self) -> watch::Receiver<BTreeSet<NodeId>> {
+        self.home.inbox.signs().silent()
     }
 
     /// Whether a node was heard of within the last second.

@@ -85,6 +85,28 @@ impl Group {
         found.await.map_err(io::Error::other)
     }
 
+    /// The leader, unless it or most of those who vote have fallen silent: then what this node remembers of it says
+    /// nothing, and the group can do nothing.
+    pub fn leader_in_touch(&self) -> Option<NodeId> {
+        let leader = self.leader()?;
+        (self.is_heard(leader) && self.has_quorum()).then_some(leader)
+    }
+
+    /// Whether most of those who vote give signs of life.
+    pub fn has_quorum(&self) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let configs = metrics.membership_config.membership().get_joint_config();
+        configs.iter().all(|voters| {
+            let heard = voters.iter().filter(|node| self.is_heard(**node)).count();
+            heard * 2 > voters.len()
+        })
+    }
+
+    fn is_heard(&self, node: NodeId) -> bool {
+        node == self.seat.node() || self.inbox.signs().lives(node)
+    }
+
     /// Whether this node leads the group and may speak for it: it has applied all that was committed before it led, and
     /// has heard of a quorum so lately that nobody else can lead.
     pub fn leads(&self) -> bool {

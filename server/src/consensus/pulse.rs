@@ -132,6 +132,7 @@ impl Pulse {
                 self.wake_for(node);
             }
         }
+        self.signs().set_silent(&self.dead);
     }
 
     fn take_over(&mut self, dead: NodeId) {

@@ -1,12 +1,12 @@
 //! Signs of life of the other nodes: when each was heard of last, whatever it said.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::members::LEASE;
 use crate::types::NodeId;
@@ -23,6 +23,8 @@ const _: () = assert!(DEAD_AFTER.as_millis() > LEASE.as_millis());
 #[derive(Clone)]
 pub(super) struct Signs {
     heard: Arc<Mutex<HashMap<NodeId, Instant>>>,
+    /// The nodes that the pulse found silent when it looked last.
+    silent: watch::Sender<BTreeSet<NodeId>>,
     started: Instant,
 }
 
@@ -30,6 +32,7 @@ impl Default for Signs {
     fn default() -> Self {
         Self {
             heard: Arc::default(),
+            silent: watch::Sender::default(),
             started: Instant::now(),
         }
     }
@@ -51,6 +54,20 @@ impl Signs {
     /// Whether a node was heard of lately enough to be taken for alive.
     pub(super) fn lives(&self, node: NodeId) -> bool {
         self.silent_since(node).elapsed() < DEAD_AFTER
+    }
+
+    /// The nodes of the catalog that are silent, as that changes.
+    pub(super) fn silent(&self) -> watch::Receiver<BTreeSet<NodeId>> {
+        self.silent.subscribe()
+    }
+
+    /// These nodes of the catalog are silent now.
+    pub(super) fn set_silent(&self, nodes: &BTreeSet<NodeId>) {
+        self.silent.send_if_modified(|silent| {
+            let changed = silent != nodes;
+            silent.clone_from(nodes);
+            changed
+        });
     }
 
     /// Whether this node may have promised a leader, before it was started again, to elect nobody else.

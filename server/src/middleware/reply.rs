@@ -158,6 +158,8 @@ fn code_of(reason: ErrorReason) -> Code {
         | ErrorReason::QuorumLost => Code::FailedPrecondition,
         ErrorReason::NotLeader
         | ErrorReason::NoLeader
+        | ErrorReason::NoCatalogLeader
+        | ErrorReason::ChangeUnknown
         | ErrorReason::NotReady
         | ErrorReason::ReplicaBehind => Code::Unavailable,
         ErrorReason::DeadlineExceeded => Code::DeadlineExceeded,

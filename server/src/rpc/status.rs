@@ -134,6 +134,12 @@ fn reply(error: &Error) -> Reply {
             .with("topic", topic)
             .with("partition", partition)
             .with_retry_after(LEADER_RETRY_AFTER),
+        Error::NoCatalogLeader => {
+            say(ErrorReason::NoCatalogLeader).with_retry_after(LEADER_RETRY_AFTER)
+        }
+        Error::ChangeUnknown => {
+            say(ErrorReason::ChangeUnknown).with_retry_after(LEADER_RETRY_AFTER)
+        }
         Error::NotReady => say(ErrorReason::NotReady),
         Error::Overloaded { limit } => say(ErrorReason::Overloaded)
             .with("limit", limit)
@@ -276,6 +282,8 @@ mod tests {
                 topic: topic(),
                 partition: 1,
             },
+            Error::NoCatalogLeader,
+            Error::ChangeUnknown,
             Error::NotReady,
             Error::Overloaded { limit: "bytes" },
             Error::DiskFull {
@@ -363,7 +371,7 @@ mod tests {
             assert_eq!(item.code, status.code() as i32);
             assert_eq!(item.message, status.message());
         }
-        assert_eq!(reasons.len(), 33);
+        assert_eq!(reasons.len(), 35);
     }
 
     #[test]
@@ -372,7 +380,11 @@ mod tests {
             let says_when = status(&error).get_details_retry_info().is_some();
             let soon = matches!(
                 error,
-                Error::NoLeader { .. } | Error::Overloaded { .. } | Error::ReplicaBehind { .. }
+                Error::NoLeader { .. }
+                    | Error::NoCatalogLeader
+                    | Error::ChangeUnknown
+                    | Error::Overloaded { .. }
+                    | Error::ReplicaBehind { .. }
             );
             assert_eq!(says_when, soon, "{error:?}");
         }

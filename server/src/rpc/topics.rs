@@ -110,7 +110,7 @@ impl TopicService for Topics {
         &self,
         request: Request<GetTopicRequest>,
     ) -> Result<Response<GetTopicResponse>, Status> {
-        let topic = self.broker.get_topic(&request.get_ref().name);
+        let topic = self.broker.get_topic(&request.get_ref().name).await;
         answer(topic.map(|topic| GetTopicResponse { topic: Some(topic) }))
     }
 

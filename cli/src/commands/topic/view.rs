@@ -34,9 +34,9 @@ struct Partition {
     partition: i32,
     leader: u64,
     replicas: Vec<u64>,
-    log_start_offset: i64,
-    end_offset: i64,
-    size_bytes: i64,
+    log_start_offset: Option<i64>,
+    end_offset: Option<i64>,
+    size_bytes: Option<i64>,
 }
 
 impl From<v1::Topic> for Topic {
@@ -61,13 +61,14 @@ impl From<v1::Topic> for Topic {
 
 impl From<v1::Partition> for Partition {
     fn from(partition: v1::Partition) -> Self {
+        let known = |number: i64| (number >= 0).then_some(number);
         Self {
             partition: partition.partition,
             leader: partition.leader,
             replicas: partition.replicas,
-            log_start_offset: partition.log_start_offset,
-            end_offset: partition.end_offset,
-            size_bytes: partition.size_bytes,
+            log_start_offset: known(partition.log_start_offset),
+            end_offset: known(partition.end_offset),
+            size_bytes: known(partition.size_bytes),
         }
     }
 }
@@ -141,16 +142,17 @@ impl Partition {
             self.leader.to_string()
         };
         let replicas: Vec<String> = self.replicas.iter().map(u64::to_string).collect();
+        let unknown = || "-".to_owned();
+        let number = |number: Option<i64>| number.map_or_else(unknown, |it| it.to_string());
+        let records = || Some(self.end_offset?.saturating_sub(self.log_start_offset?));
         [
             self.partition.to_string(),
             leader,
             replicas.join(","),
-            self.log_start_offset.to_string(),
-            self.end_offset.to_string(),
-            self.end_offset
-                .saturating_sub(self.log_start_offset)
-                .to_string(),
-            size::human(self.size_bytes),
+            number(self.log_start_offset),
+            number(self.end_offset),
+            number(records()),
+            self.size_bytes.map_or_else(unknown, size::human),
         ]
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use kelda_proto::v1::consume_response::Event as Message;
 use kelda_proto::v1::{ConsumeRequest, ConsumeResponse, Record, RecordFormat};
+use tokio::time::Instant;
 use tonic::Streaming;
 
 use crate::client::{Client, consume_service};
@@ -77,7 +78,7 @@ pub enum Event {
 /// Reads a topic. Made by [`Client::consume`].
 ///
 /// When the stream breaks or falls silent it goes on from the last position, on the next server, as often in a row
-/// as [`crate::Options::retry`] allows. No record is returned twice.
+/// and for as long as [`crate::Options`] allow. No record is returned twice.
 pub struct Consumer {
     client: Client,
     request: ConsumeRequest,
@@ -89,6 +90,10 @@ pub struct Consumer {
     failed: Option<u64>,
     silence_max: Duration,
     backoff: Backoff,
+    /// Since when it gets nowhere.
+    stuck_since: Option<Instant>,
+    /// What a broker said last while it does.
+    said: Option<Error>,
     finished: bool,
 }
 
@@ -111,8 +116,11 @@ impl Client {
             failed: None,
             silence_max: self.options().request_timeout,
             backoff: Backoff::new(self.options().retry),
+            stuck_since: None,
+            said: None,
             finished: false,
         };
+        consumer.stuck_since = Some(Instant::now());
         while let Err(error) = consumer.open().await {
             consumer.recover(error).await?;
         }
@@ -163,6 +171,8 @@ impl Consumer {
         };
         let event = self.progress.take(message)?;
         self.backoff.reset();
+        self.stuck_since = None;
+        self.said = None;
         self.finished = matches!(event, Some(Event::End { .. }));
         Ok(event)
     }
@@ -175,7 +185,7 @@ impl Consumer {
         };
         self.generation = pool.generation;
         let request = self.progress.resume(&self.request);
-        let after = self.client.options().request_timeout;
+        let after = self.client.options().request_timeout.min(self.time_left());
         let opening = async {
             let mut service = consume_service(pool.channel());
             let mut stream = service.consume(request).await?.into_inner();
@@ -203,13 +213,28 @@ impl Consumer {
         Ok(())
     }
 
+    /// How long it may go on to get nowhere.
+    fn time_left(&self) -> Duration {
+        let spent = self
+            .stuck_since
+            .map_or(Duration::ZERO, |since| since.elapsed());
+        self.client.options().call_timeout.saturating_sub(spent)
+    }
+
     /// Waits before the next stream, or gives up with `error`.
     async fn recover(&mut self, error: Error) -> Result<(), Error> {
+        self.stuck_since.get_or_insert_with(Instant::now);
+        let left = self.time_left();
         let pause = self.backoff.next_attempt(error.retry_after());
-        let Some(pause) = pause.filter(|_| error.retryable()) else {
+        let is_silence = matches!(error, Error::Timeout { .. });
+        let Some(pause) = pause.filter(|pause| error.retryable() && *pause < left) else {
             self.finished = true;
-            return Err(error);
+            // Where the time was up before an answer, the one before says more.
+            return Err(self.said.take().filter(|_| is_silence).unwrap_or(error));
         };
+        if !is_silence {
+            self.said = Some(error.clone());
+        }
         if error.blames_server() {
             self.failed = Some(self.generation);
         }

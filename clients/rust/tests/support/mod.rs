@@ -147,6 +147,7 @@ pub(crate) async fn client(nodes: &[&Node]) -> Client {
         servers: nodes.iter().map(|node| node.address.clone()).collect(),
         connect_timeout: Duration::from_secs(5),
         request_timeout: Duration::from_secs(5),
+        call_timeout: Duration::from_secs(30),
         channels: 1,
         retry: Retry {
             attempts: 20,

@@ -37,14 +37,20 @@ impl Broker {
     /// The nodes of the cluster in ascending order of id.
     pub async fn nodes(&self) -> Vec<v1::Node> {
         let overview = self.overview_soon().await;
-        // While nobody leads the catalog, this node knows only of itself.
-        let overview = overview.unwrap_or_else(|| Overview::of_nodes([self.node()].into_iter()));
+        let overview = overview.unwrap_or_else(|| self.heard_overview());
         let mut nodes = described_nodes(&self.shared.catalog.view(), &overview);
         for node in &mut nodes {
             // Sooner than the catalog's leader tells.
             node.alive = self.seems_alive(NodeId(node.id));
         }
         nodes
+    }
+
+    /// What this node knows of the others while nobody leads the catalog.
+    pub(super) fn heard_overview(&self) -> Overview {
+        let catalog = self.shared.catalog.view();
+        let nodes = catalog.nodes().map(|node| node.id);
+        Overview::of_nodes(nodes.filter(|node| self.seems_alive(*node)))
     }
 
     /// This node, as far as it knows itself.
@@ -229,16 +235,13 @@ impl Broker {
 }
 
 fn failed(node: NodeId, error: ChangeError) -> Error {
-    let ChangeError::Rejected(rejection) = error else {
-        return Error::NotReady;
-    };
-    match rejection {
-        Rejection::UnknownNode => Error::UnknownNode { node },
-        Rejection::NodeInUse { partitions } => Error::NodeInUse { node, partitions },
-        Rejection::LastNode => Error::LastNode { node },
-        other => Error::Internal {
-            detail: other.to_string(),
-        },
+    match error {
+        ChangeError::Rejected(Rejection::UnknownNode) => Error::UnknownNode { node },
+        ChangeError::Rejected(Rejection::NodeInUse { partitions }) => {
+            Error::NodeInUse { node, partitions }
+        }
+        ChangeError::Rejected(Rejection::LastNode) => Error::LastNode { node },
+        other => other.into(),
     }
 }
 

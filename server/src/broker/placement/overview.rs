@@ -11,15 +11,12 @@ use kelda_proto::internal::v1::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::is_settled;
 use crate::{
-    broker::{
-        Broker, Error,
-        route::{LOOK_AGAIN, ROUTE_TIMEOUT},
-    },
+    broker::{Broker, Error, route::LOOK_AGAIN},
     machine::placement::Load,
     types::{GroupId, LogIndex, NodeId},
 };
@@ -84,6 +81,13 @@ impl Overview {
             alive: alive.collect(),
             ..Self::default()
         }
+    }
+
+    /// The leader of a partition and the bytes that it stores of it, as it has reported lately, if it lives.
+    pub(in crate::broker) fn report_of(&self, group: GroupId) -> Option<(NodeId, u64)> {
+        let known = self.partitions.get(&group)?;
+        let lives = self.alive.contains(&known.leader);
+        lives.then_some((known.leader, known.load.disk_bytes))
     }
 
     /// Whether a partition's group is on its way to these replicas. One that waits for a silent node is not: it may never
@@ -294,21 +298,27 @@ impl Broker {
 
     /// What the catalog's leader knows, once all nodes that answer have reported to it.
     pub(super) async fn overview(&self) -> Result<Overview, Error> {
-        let deadline = Instant::now() + ROUTE_TIMEOUT;
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
         loop {
-            let overview = self.ask_overview(0, Duration::ZERO).await;
+            let asked = self.ask_overview(0, Duration::ZERO);
+            let overview = timeout_at(deadline, asked).await.ok().flatten();
+            let has_leader = overview.is_some();
             if let Some(overview) = overview.filter(|it| it.complete) {
                 return Ok(overview);
             }
             if Instant::now() + LOOK_AGAIN >= deadline {
-                return Err(Error::NotReady);
+                return Err(if has_leader {
+                    Error::NotReady
+                } else {
+                    Error::NoCatalogLeader
+                });
             }
             sleep(LOOK_AGAIN).await;
         }
     }
 
     /// The same for who can do without.
-    pub(super) async fn overview_soon(&self) -> Option<Overview> {
+    pub(in crate::broker) async fn overview_soon(&self) -> Option<Overview> {
         timeout(SOON, self.ask_overview(0, Duration::ZERO))
             .await
             .ok()?
@@ -368,7 +378,7 @@ impl Broker {
             }
             let pause = deadline.min(Instant::now() + ALIVE_INTERVAL);
             // Whatever ends the pause, all is looked at again.
-            let _ = tokio::time::timeout_at(pause, versions.changed()).await;
+            let _ = timeout_at(pause, versions.changed()).await;
         }
     }
 

@@ -47,9 +47,9 @@ impl Broker {
 impl ClusterChanges {
     /// The whole cluster, in as many messages as it takes.
     pub async fn state(&mut self) -> Vec<v1::ClusterUpdate> {
-        if let Some(overview) = self.broker.overview_soon().await {
-            self.overview = overview;
-        }
+        let overview = self.broker.overview_soon().await;
+        // Without a leader of the catalog nobody tells of the others, but this node knows whom it hears.
+        self.overview = overview.unwrap_or_else(|| self.broker.heard_overview());
         self.catalog.mark_unchanged();
         let state = self.update();
         if state.is_empty() {
@@ -69,6 +69,9 @@ impl ClusterChanges {
                 let answer = broker.ask_overview(known, wait).await;
                 if answer.is_none() {
                     sleep(AGAIN).await;
+                    // While another leader is elected, what the last one told stays as it was.
+                    let has_quorum = broker.shared.catalog.group().has_quorum();
+                    return (!has_quorum).then(|| broker.heard_overview());
                 }
                 answer
             };
