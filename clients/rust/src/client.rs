@@ -25,6 +25,9 @@ const MESSAGE_BYTES_MAX: usize = limits::REQUEST_BYTES_MAX + (1 << 20);
 /// own, clear one has passed.
 const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 
+/// Stands for no limit: a moment that far away can be told.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 /// How to reach a cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -134,7 +137,8 @@ impl Client {
         F: FnMut(Channel) -> Answer,
         Answer: Future<Output = Result<Response<T>, Status>>,
     {
-        let deadline = Instant::now() + self.options.call_timeout;
+        let limit = self.options.call_timeout.min(FOREVER);
+        let deadline = Instant::now() + limit;
         let mut backoff = Backoff::new(self.options.retry);
         let mut unsure = false;
         let mut said = None;
@@ -153,10 +157,8 @@ impl Client {
             let pause =
                 pause.filter(|pause| error.retryable() && Instant::now() + *pause < deadline);
             let Some(pause) = pause else {
-                // Where the time was up before an answer, the one before says more.
-                let is_silence = matches!(error, Error::Timeout { .. });
                 return Called {
-                    result: Err(said.filter(|_| is_silence).unwrap_or(error)),
+                    result: Err(error.after(said, limit)),
                     unsure,
                 };
             };
@@ -178,11 +180,14 @@ impl Client {
         answer: impl Future<Output = Result<Response<T>, Status>>,
         deadline: Instant,
     ) -> Result<T, Error> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let after = self.options.request_timeout.min(left);
-        match timeout(after, answer).await {
-            Ok(answer) => Ok(answer?.into_inner()),
-            Err(_) => Err(Error::Timeout { after }),
+        let after = self.options.request_timeout;
+        let within = timeout_at(deadline, timeout(after, answer));
+        match within.await {
+            Ok(Ok(answer)) => Ok(answer?.into_inner()),
+            Ok(Err(_)) => Err(Error::Timeout { after }),
+            Err(_) => Err(Error::Timeout {
+                after: self.options.call_timeout,
+            }),
         }
     }
 }

@@ -45,6 +45,14 @@ pub enum Error {
         /// How long was waited.
         after: Duration,
     },
+    /// The time for all attempts of a call was up. It is not known whether the last one took effect.
+    #[error("no answer within {after:?}, and before that: {cause}")]
+    GaveUp {
+        /// How long all attempts took.
+        after: Duration,
+        /// Why an earlier one failed.
+        cause: Box<Error>,
+    },
     /// An address is not of the form `host:port`.
     #[error("`{server}` is no server address, give host:port: {detail}")]
     Address {
@@ -93,13 +101,27 @@ impl Error {
                     Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled
                 ),
             },
-            Error::Connect { .. } | Error::Disconnected { .. } | Error::Timeout { .. } => true,
+            Error::Connect { .. }
+            | Error::Disconnected { .. }
+            | Error::Timeout { .. }
+            | Error::GaveUp { .. } => true,
             Error::Address { .. }
             | Error::Batch(_)
             | Error::UnknownPartition { .. }
             | Error::Protocol { .. }
             | Error::Abandoned { .. }
             | Error::Closed => false,
+        }
+    }
+
+    /// The error of a call that ends with this one, when an earlier attempt ended with `said`.
+    pub(crate) fn after(self, said: Option<Error>, spent: Duration) -> Error {
+        match (&self, said) {
+            (Error::Timeout { .. }, Some(said)) => Error::GaveUp {
+                after: spent,
+                cause: Box::new(said),
+            },
+            _ => self,
         }
     }
 
@@ -133,7 +155,10 @@ impl Error {
                 ),
                 None => *code == Code::Unavailable,
             },
-            Error::Connect { .. } | Error::Disconnected { .. } | Error::Timeout { .. } => true,
+            Error::Connect { .. }
+            | Error::Disconnected { .. }
+            | Error::Timeout { .. }
+            | Error::GaveUp { .. } => true,
             _ => false,
         }
     }
@@ -154,7 +179,7 @@ impl Error {
                     Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Internal
                 )
             }
-            Error::Disconnected { .. } | Error::Timeout { .. } => true,
+            Error::Disconnected { .. } | Error::Timeout { .. } | Error::GaveUp { .. } => true,
             _ => false,
         }
     }
@@ -286,6 +311,19 @@ mod tests {
             assert_eq!(error.retryable(), retryable, "{reason}");
             assert_eq!(error.blames_server(), blames_server, "{reason}");
         }
+    }
+
+    #[test]
+    fn who_gave_up_says_what_came_before_and_that_the_end_is_open() {
+        let after = Duration::from_secs(10);
+        let silence = || Error::Timeout { after };
+        let said = Error::from(status(Code::Unavailable, "NO_CATALOG_LEADER", ERROR_DOMAIN));
+        assert!(!said.indefinite(), "nothing was changed");
+        let error = silence().after(Some(said.clone()), after);
+        assert!(error.indefinite() && error.reason().is_none());
+        assert!(error.to_string().ends_with("before that: words"), "{error}");
+        assert_eq!(silence().after(None, after), silence());
+        assert_eq!(said.clone().after(Some(silence()), after), said);
     }
 
     #[test]

@@ -54,7 +54,8 @@ impl Provider for Environment {
 }
 
 fn value(key: &str, text: String) -> Value {
-    let is_array = text.trim_start().starts_with('[');
+    // An address of IPv6 begins like one, but has its port behind.
+    let is_array = text.trim().starts_with('[') && text.trim().ends_with(']');
     let switch = |text: &str| match text {
         "1" => Some(true),
         "0" | "" => Some(false),
@@ -91,6 +92,8 @@ mod tests {
         let seeds = Value::from(vec!["a:1".to_owned(), "b:2".to_owned()]);
         assert_eq!(read("seeds", "a:1, b:2,"), seeds);
         assert_eq!(read("seeds", r#"["a:1", "b:2"]"#), seeds);
+        let seeds = Value::from(vec!["[::1]:7946".to_owned()]);
+        assert_eq!(read("seeds", "[::1]:7946"), seeds);
         assert_eq!(read("ephemeral", "1"), Value::from(true));
         assert_eq!(read("ephemeral", "true"), Value::from(true));
         assert_eq!(read("port", "8081"), Value::from(8081_u16));

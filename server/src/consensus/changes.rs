@@ -57,9 +57,14 @@ impl CatalogGroup {
         let me = self.peers.node();
         loop {
             let answer = match self.group.leader() {
-                Some(leader) if leader == me => self.change_here(command).await,
                 Some(leader) => {
-                    let answer = self.change_there(leader, command);
+                    let answer = async {
+                        if leader == me {
+                            self.change_here(command).await
+                        } else {
+                            self.change_there(leader, command).await
+                        }
+                    };
                     let answer = timeout_at(deadline, answer).await;
                     answer.unwrap_or(Err(ChangeError::Indefinite))
                 }
@@ -90,9 +95,14 @@ impl CatalogGroup {
         let proposal = self.group.propose(Command::catalog(command)).await;
         // Either may be dropped: the command is under way, and nobody needs to hear of it.
         let reply = tokio::select! {
-            reply = proposal.map_err(failed)?.wait() => reply.map_err(failed)?,
+            reply = proposal.map_err(failed)?.wait() => reply,
             () = self.group.left_alone() => return Err(ChangeError::Indefinite),
         };
+        let reply = reply.map_err(|error| match error {
+            // It was taken, and others may carry it out.
+            ProposeError::Stopped => ChangeError::Indefinite,
+            error => failed(error),
+        })?;
         match reply {
             Reply::Catalog(Ok(change)) => Ok(Changed {
                 version: self.view().version(),

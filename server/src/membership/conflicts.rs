@@ -78,7 +78,15 @@ struct Watched<P> {
     peers: P,
     board: Board,
     conflicts: BTreeMap<String, SocketAddr>,
-    moved: BTreeMap<String, Node>,
+    moved: BTreeMap<String, Moved>,
+}
+
+/// A node that has come back elsewhere.
+#[derive(Clone)]
+struct Moved {
+    node: Node,
+    /// As it was known before.
+    before: Option<Node>,
 }
 
 /// Who answers to a name.
@@ -93,7 +101,7 @@ impl<P: Peers> Watched<P> {
     async fn claim(&mut self, claimant: Node) {
         let (name, address) = (&claimant.name, claimant.address);
         let is_known = self.conflicts.get(name) == Some(&address)
-            || self.moved.get(name).is_some_and(|it| *it == claimant);
+            || self.moved.get(name).is_some_and(|it| it.node == claimant);
         if is_known || self.conflicts.len() + self.moved.len() >= WATCHED_MAX {
             return;
         }
@@ -109,8 +117,16 @@ impl<P: Peers> Watched<P> {
             }
             Answer::Claimant => {
                 tracing::info!(node = name, %address, "node has come back elsewhere");
+                let before = self.board.view().node(name).cloned();
                 self.board.heard(claimant.clone());
-                self.moved.insert(name.clone(), claimant);
+                let name = name.clone();
+                self.moved.insert(
+                    name,
+                    Moved {
+                        node: claimant,
+                        before,
+                    },
+                );
             }
             Answer::Other => {}
         }
@@ -127,12 +143,22 @@ impl<P: Peers> Watched<P> {
             return;
         }
         let members = self.peers.list().await;
-        for (name, node) in self.moved.clone() {
-            let is_met = members
-                .iter()
-                .any(|it| it.name == name && it.online && it.address == node.address);
-            // Nothing comes of it while its old address is not known to be dead.
-            if is_met || self.peers.join(node.address).await.is_err() {
+        for (name, Moved { node, before }) in self.moved.clone() {
+            let online = members.iter().find(|it| it.name == name && it.online);
+            let old = online.filter(|it| it.address != node.address);
+            let is_met = online.is_some() && old.is_none();
+            let lives_there = match old {
+                Some(old) => self.peers.answers(&name, old.address).await,
+                None => false,
+            };
+            if lives_there {
+                // It had only missed a ping. The claim comes again, and is a conflict then.
+                self.moved.remove(&name);
+                before
+                    .into_iter()
+                    .for_each(|before| self.board.heard(before));
+            } else if is_met || self.peers.join(node.address).await.is_err() {
+                // Nothing comes of a meeting while the old address is not known to be dead.
                 self.moved.remove(&name);
             } else if self.board.view().node(&name) != Some(&node) {
                 self.board.heard(node);
@@ -155,5 +181,124 @@ impl<P: Peers> Watched<P> {
             (false, true) => Answer::Claimant,
             (_, false) => Answer::Other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        sync::{Arc, Mutex},
+    };
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::membership::{
+        announcement::{Announced, Announcement},
+        peers::Member,
+    };
+
+    const OLD: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+    const NEW: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 2);
+
+    /// A network in which a test says who answers. memberlist keeps "b" at `member`.
+    #[derive(Clone)]
+    struct Script {
+        answering: Arc<Mutex<BTreeSet<SocketAddr>>>,
+        member: Arc<Mutex<SocketAddr>>,
+    }
+
+    impl Script {
+        fn answer(&self, addresses: &[SocketAddr]) {
+            *self.answering.lock().expect("not poisoned") = addresses.iter().copied().collect();
+        }
+    }
+
+    impl Peers for Script {
+        async fn list(&self) -> Vec<Member> {
+            vec![Member {
+                name: "b".to_owned(),
+                address: *self.member.lock().expect("not poisoned"),
+                metadata: Bytes::new(),
+                online: true,
+            }]
+        }
+
+        async fn answers(&self, _name: &str, address: SocketAddr) -> bool {
+            self.answering
+                .lock()
+                .expect("not poisoned")
+                .contains(&address)
+        }
+
+        async fn join(&self, _address: SocketAddr) -> Result<(), String> {
+            Ok(())
+        }
+
+        async fn announce(&self, _timeout: Duration) {}
+    }
+
+    fn at(address: SocketAddr) -> Node {
+        let announced = Announced {
+            announcement: Announcement::default(),
+            leaving: false,
+        };
+        Node::heard("b".to_owned(), address, announced)
+    }
+
+    /// "b" is at the old address, and something at the new one claims its name.
+    fn watched() -> (Watched<Script>, Script) {
+        let script = Script {
+            answering: Arc::default(),
+            member: Arc::new(Mutex::new(OLD)),
+        };
+        let board = Board::new();
+        board.heard(at(OLD));
+        let watched = Watched {
+            me: "a".to_owned(),
+            peers: script.clone(),
+            board,
+            conflicts: BTreeMap::new(),
+            moved: BTreeMap::new(),
+        };
+        (watched, script)
+    }
+
+    fn seen(watched: &Watched<Script>) -> Node {
+        watched.board.view().nodes["b"].clone()
+    }
+
+    #[tokio::test]
+    async fn a_node_has_moved_if_only_the_new_one_answers_and_is_met_until_it_is_a_member_there() {
+        let (mut watched, script) = watched();
+        watched.claim(at(NEW)).await;
+        assert_eq!(seen(&watched).address, OLD, "nobody answers");
+        script.answer(&[NEW]);
+        watched.claim(at(NEW)).await;
+        assert_eq!(seen(&watched).address, NEW);
+        // memberlist finds the old address dead.
+        watched.board.gone("b");
+        watched.recheck().await;
+        assert_eq!(seen(&watched), at(NEW));
+        *script.member.lock().expect("not poisoned") = NEW;
+        watched.recheck().await;
+        assert!(watched.moved.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_missed_a_ping_is_itself_again_and_the_other_a_conflict() {
+        let (mut watched, script) = watched();
+        script.answer(&[NEW]);
+        watched.claim(at(NEW)).await;
+        assert_eq!(seen(&watched).address, NEW);
+        script.answer(&[OLD, NEW]);
+        watched.recheck().await;
+        assert_eq!(seen(&watched), at(OLD));
+        watched.claim(at(NEW)).await;
+        assert_eq!(seen(&watched).conflict, Some(NEW));
+        script.answer(&[OLD]);
+        watched.recheck().await;
+        assert_eq!(seen(&watched), at(OLD));
     }
 }

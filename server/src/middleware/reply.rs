@@ -221,7 +221,7 @@ mod tests {
                 comment.clear();
             }
         }
-        assert_eq!(checked, 34, "every reason of the contract was found");
+        assert_eq!(checked, 36, "every reason of the contract was found");
     }
 
     #[test]

@@ -179,14 +179,14 @@ impl Consumer {
 
     /// Opens a stream at the present positions and takes its first message.
     async fn open(&mut self) -> Result<(), Error> {
-        let pool = match self.failed {
-            Some(failed) => self.client.replace(failed).await?,
-            None => self.client.pool(),
-        };
-        self.generation = pool.generation;
         let request = self.progress.resume(&self.request);
         let after = self.client.options().request_timeout.min(self.time_left());
         let opening = async {
+            let pool = match self.failed {
+                Some(failed) => self.client.replace(failed).await?,
+                None => self.client.pool(),
+            };
+            self.generation = pool.generation;
             let mut service = consume_service(pool.channel());
             let mut stream = service.consume(request).await?.into_inner();
             let first = stream.message().await?;
@@ -210,6 +210,7 @@ impl Consumer {
         self.silence_max = Duration::from_millis(interval) * SILENT_INTERVALS_MAX;
         self.stream = Some(stream);
         self.failed = None;
+        self.stuck_since = None;
         Ok(())
     }
 
@@ -229,8 +230,8 @@ impl Consumer {
         let is_silence = matches!(error, Error::Timeout { .. });
         let Some(pause) = pause.filter(|pause| error.retryable() && *pause < left) else {
             self.finished = true;
-            // Where the time was up before an answer, the one before says more.
-            return Err(self.said.take().filter(|_| is_silence).unwrap_or(error));
+            let spent = self.client.options().call_timeout;
+            return Err(error.after(self.said.take(), spent));
         };
         if !is_silence {
             self.said = Some(error.clone());
