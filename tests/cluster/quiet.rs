@@ -2,9 +2,15 @@
 
 use std::net::SocketAddr;
 
+use kelda_proto::v1::{
+    CreateTopicRequest, GetTopicRequest, Partition, TopicConfig,
+    topic_service_client::TopicServiceClient,
+};
+
+use super::ask::{self, TOPIC};
 use crate::support::{
-    cluster::{Cluster, Settings, Workload},
-    pages,
+    cluster::{Cluster, Options, Ports, Settings, Workload},
+    connect, pages,
     wait::eventually,
 };
 
@@ -29,7 +35,10 @@ fn running(cluster: &mut Cluster) -> Vec<SocketAddr> {
 
 /// Waits until all partitions are quiet on each node that runs.
 async fn all_quiet(cluster: &mut Cluster) {
-    let all = f64::from(PARTITIONS) * TOPICS.len() as f64;
+    quiet(cluster, f64::from(PARTITIONS) * TOPICS.len() as f64).await;
+}
+
+async fn quiet(cluster: &mut Cluster, all: f64) {
     for address in running(cluster) {
         eventually("all partitions are quiet", async || {
             let quiet = pages::metric(address, "kelda_quiesced_partitions").await?;
@@ -68,4 +77,58 @@ async fn quiet_partitions_survive_the_death_and_the_return_of_their_leaders() {
         cluster.ready().await;
     }
     all_quiet(&mut cluster).await;
+}
+
+/// The one partition as a node sees it, without waking it.
+async fn partition(address: SocketAddr) -> Option<Partition> {
+    let name = TOPIC.to_owned();
+    let mut topics = TopicServiceClient::new(connect(address).await);
+    let topic = topics.get_topic(GetTopicRequest { name }).await.ok()?;
+    topic.into_inner().topic?.partitions.pop()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_become_too_old_while_all_partitions_are_quiet() {
+    let mut cluster = Cluster::empty();
+    let ports = [(); 3].map(|()| Ports::cluster());
+    let seeds = ports.iter().filter_map(|it| it.cluster);
+    let seeds: Vec<String> = seeds.map(|port| format!("127.0.0.1:{port}")).collect();
+    for (number, ports) in (1..).zip(&ports) {
+        let arguments = ["--bootstrap-expect", "3", "--retention-interval", "500ms"];
+        cluster.add(Options {
+            seeds: seeds.clone(),
+            arguments: arguments.map(str::to_owned).into(),
+            ..Options::new(&format!("node{number}"), ports)
+        });
+    }
+    for node in cluster.nodes() {
+        node.start();
+    }
+    cluster.ready().await;
+    let address = cluster.addresses()[0];
+    let request = CreateTopicRequest {
+        name: TOPIC.to_owned(),
+        replication_factor: 3,
+        config: Some(TopicConfig {
+            // Longer than it takes to fall quiet.
+            retention_ms: Some(15_000),
+            ..TopicConfig::default()
+        }),
+        ..CreateTopicRequest::default()
+    };
+    let mut topics = TopicServiceClient::new(connect(address).await);
+    topics.create_topic(request).await.expect("created");
+    ask::produce(address, "old soon")
+        .await
+        .expect("acknowledged");
+    quiet(&mut cluster, 1.0).await;
+    let before = partition(address).await.expect("known");
+    assert_eq!((before.log_start_offset, before.end_offset), (0, 1));
+    for address in cluster.addresses() {
+        eventually("the record is deleted", async || {
+            let partition = partition(address).await?;
+            (partition.log_start_offset == 1).then_some(())
+        })
+        .await;
+    }
 }

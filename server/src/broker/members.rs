@@ -7,11 +7,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 
 use super::directory::Directory;
 use crate::{
-    consensus::{CatalogGroup, CatalogView, Group, Members},
+    consensus::{CatalogGroup, CatalogView, Group, Groups, Members},
     machine::catalog::Node,
     types::{GroupId, NodeId},
 };
@@ -31,32 +35,38 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Keeps the members of the catalog's group, and looks every `look_again` although nothing changed: nodes may have gone
 /// silent.
-pub(super) async fn keep_catalog(catalog: CatalogGroup, look_again: Duration) {
+pub(super) async fn keep_catalog(catalog: CatalogGroup, groups: Groups, look_again: Duration) {
     let mut view = catalog.watch();
     let group = catalog.group();
     let mut leading_since = None;
     let mut leaving = HashMap::new();
+    let mut settled_in = None;
     loop {
         let wanted = view.borrow_and_update().clone();
         let leader = group.leader();
-        let mut pause = look_again;
-        if group.may_lead() {
-            let since: &mut Instant = leading_since.get_or_insert_with(Instant::now);
-            let mut members = catalog_members(&wanted, group, since.elapsed() > GRACE);
-            if say_farewell(&mut members, group, &mut leaving) {
-                pause = NEXT_STEP;
+        let mut due = groups.beat().next(look_again);
+        // While all groups sleep, all stays as it is.
+        let now = groups.asleep().map(|sleep| (sleep, wanted.version()));
+        if now.is_none() || settled_in != now {
+            let mut settled = true;
+            if group.may_lead() {
+                let since: &mut Instant = leading_since.get_or_insert_with(Instant::now);
+                let mut members = catalog_members(&wanted, group, since.elapsed() > GRACE);
+                settled = !say_farewell(&mut members, group, &mut leaving);
+                settled &= settle(group, &members).await;
+            } else {
+                leading_since = None;
             }
-            if !settle(group, &members).await {
-                pause = NEXT_STEP;
+            settled_in = now.filter(|_| settled);
+            if !settled {
+                due = Instant::now() + NEXT_STEP;
             }
-        } else {
-            leading_since = None;
         }
         // All only watch, so nothing is lost with those that are dropped.
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
             () = group.leader_changed(leader) => {}
-            () = tokio::time::sleep(pause) => {}
+            () = sleep_until(due) => {}
         }
     }
 }
@@ -64,10 +74,12 @@ pub(super) async fn keep_catalog(catalog: CatalogGroup, look_again: Duration) {
 /// Keeps the members of the partitions' groups, and looks every `look_again` although nothing changed.
 pub(super) async fn keep_partitions(
     directory: watch::Receiver<Arc<Directory>>,
+    groups: Groups,
     look_again: Duration,
 ) {
     let keeper = Keeper {
         directory,
+        groups,
         look_again,
         steps: JoinSet::new(),
         under_way: HashSet::new(),
@@ -80,6 +92,7 @@ pub(super) async fn keep_partitions(
 /// other: each gets its next turn when all have had theirs.
 struct Keeper {
     directory: watch::Receiver<Arc<Directory>>,
+    groups: Groups,
     look_again: Duration,
     steps: JoinSet<GroupId>,
     under_way: HashSet<GroupId>,
@@ -88,17 +101,25 @@ struct Keeper {
 
 impl Keeper {
     async fn run(mut self) {
+        let mut settled_in = None;
         loop {
-            let settled = self.begin_steps();
-            let pause = match settled {
-                true => self.look_again,
+            // While all groups sleep, their members stay as they are.
+            let sleep = self.groups.asleep();
+            let is_known = sleep.is_some() && settled_in == sleep;
+            let settled = is_known || self.begin_steps();
+            settled_in = sleep.filter(|_| settled);
+            let due = match settled {
+                true => self.groups.beat().next(self.look_again),
                 // Another node leads it, until it hands over to this one.
-                false if self.had_turn.is_empty() => MAY_LEAD,
-                false => NEXT_STEP,
+                false if self.had_turn.is_empty() => Instant::now() + MAY_LEAD,
+                false => Instant::now() + NEXT_STEP,
             };
             // All only watch, or hand out what has ended.
             tokio::select! {
-                changed = self.directory.changed() => if changed.is_err() { return },
+                changed = self.directory.changed() => match changed {
+                    Ok(()) => settled_in = None,
+                    Err(_) => return,
+                },
                 Some(ended) = self.steps.join_next() => match ended {
                     Ok(group) => {
                         self.under_way.remove(&group);
@@ -106,7 +127,7 @@ impl Keeper {
                     // Which group it was is not known; the others are found again.
                     Err(_) => self.under_way.clear(),
                 },
-                () = tokio::time::sleep(pause) => {
+                () = sleep_until(due) => {
                     // With room left, all have had their turn.
                     if self.steps.len() < STEPS_AT_ONCE {
                         self.had_turn.clear();

@@ -29,6 +29,7 @@ mod topics;
 mod validate;
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -182,8 +183,16 @@ fn keep_groups(
         background,
     } = threads;
     [
-        background.spawn(members::keep_catalog(catalog.clone(), look_again)),
-        background.spawn(members::keep_partitions(directory.clone(), look_again)),
+        background.spawn(members::keep_catalog(
+            catalog.clone(),
+            groups.clone(),
+            look_again,
+        )),
+        background.spawn(members::keep_partitions(
+            directory.clone(),
+            groups.clone(),
+            look_again,
+        )),
         metadata.spawn(members::notice_removal(catalog.clone(), groups.node())),
         // Among the groups: nothing else may make it late.
         tokio::spawn(groups.clone().keep_pulse(catalog.clone())),
@@ -217,7 +226,7 @@ impl Broker {
         let leaders = Arc::new(route::Leaders::default());
         let retention = retention::run(
             directory.clone(),
-            catalog.clone(),
+            (groups.clone(), catalog.clone()),
             Arc::clone(&leaders),
             config.retention_interval,
         );
@@ -287,7 +296,7 @@ impl Broker {
     }
 
     /// Keeps readiness true while there is a leader of the catalog and most of those who vote on it are heard of, until the
-    /// broker drains. While they elect another leader, it stays: what is asked then can wait for it.
+    /// broker drains.
     async fn keep_ready(self) {
         let group = self.shared.catalog.group();
         let version = self.newest_catalog().await;
@@ -296,16 +305,16 @@ impl Broker {
         let _ = directory.wait_for(|it| it.version >= version).await;
         self.shared.has_catalog.store(true, Ordering::Relaxed);
         let mut silent = self.shared.groups.silent();
+        let mut changes = pin!(group.changes());
         loop {
-            silent.mark_unchanged();
-            let leader = group.leader();
-            let serves = leader.is_some() && group.has_quorum();
+            let has_quorum = group.has_quorum_without(&silent.borrow_and_update());
+            let serves = has_quorum && group.leader().is_some();
             self.shared.ready.send_if_modified(|ready| {
                 let now = serves && !self.shared.draining.load(Ordering::Relaxed);
                 std::mem::replace(ready, now) != now
             });
             tokio::select! {
-                () = group.leader_changed(leader) => {}
+                change = changes.next() => if change.is_none() { return },
                 Ok(()) = silent.changed() => {}
             }
         }

@@ -114,12 +114,15 @@ impl Partition {
     }
 
     /// Frees the space of records that are out of sight. What fails here is tried again by retention.
-    pub(super) async fn compact(&self) {
-        if let Err(error) = self.group.compact().await
+    /// Whether that went well.
+    pub(super) async fn compact(&self) -> bool {
+        let compacted = self.group.compact().await;
+        if let Err(error) = &compacted
             && *self.stopped.borrow() == Stopped::No
         {
             tracing::warn!(topic = self.topic, partition = self.number, %error, "old records are not deleted yet");
         }
+        compacted.is_ok()
     }
 
     /// As [`Partition::compact`], in the background: away from the threads that serve connections. It ends with the

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep_until};
 
 use super::{
     directory::{Directory, TopicHandle},
@@ -10,72 +10,132 @@ use super::{
     route::Leaders,
 };
 use crate::{
-    consensus::CatalogGroup,
+    consensus::{CatalogGroup, Groups},
     machine::topic_config::Effective,
     storage::{self, Search},
     telemetry::clock,
     types::Offset,
 };
 
-/// Looks for old records, and for a catalog whose log has grown, every `interval`.
+/// What a look has found.
+#[derive(Clone, Copy, Debug)]
+struct Outlook {
+    /// No records were deleted, and nothing failed.
+    settled: bool,
+    /// When the first batch becomes too old, if nothing changes until then.
+    expires_ms: i64,
+}
+
+impl Outlook {
+    const NOTHING: Self = Self {
+        settled: true,
+        expires_ms: i64::MAX,
+    };
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            settled: self.settled && other.settled,
+            expires_ms: self.expires_ms.min(other.expires_ms),
+        }
+    }
+}
+
+/// Looks for old records, and for a catalog whose log has grown, every `interval`. While all groups of this node are asleep
+/// nothing changes but the time, and until that makes a batch too old nothing is looked at twice.
 pub(super) async fn run(
     directory: watch::Receiver<Arc<Directory>>,
-    catalog: CatalogGroup,
+    (groups, catalog): (Groups, CatalogGroup),
     leaders: Arc<Leaders>,
     interval: Duration,
 ) {
+    let mut known = None;
     loop {
-        tokio::time::sleep(interval).await;
-        let directory = directory.borrow().clone();
-        for topic in directory.topics() {
-            check_topic(topic).await;
+        sleep_until(groups.beat().next(interval)).await;
+        let sleep = groups.asleep();
+        let now = sleep.map(|sleep| (sleep, directory.borrow().version));
+        let is_same = |(then, outlook): &((u64, u64), Outlook)| {
+            now == Some(*then) && clock::now_ms() < outlook.expires_ms
+        };
+        if known.as_ref().is_some_and(is_same) {
+            continue;
         }
-        let view = catalog.view();
-        leaders.retain(|group| view.partition_of_group(group).is_some());
-        if let Err(error) = catalog.compact().await {
-            tracing::warn!(%error, "the catalog's old log is not deleted yet");
-        }
+        let outlook = look(&directory, &catalog, &leaders).await;
+        known = now.filter(|_| outlook.settled).map(|now| (now, outlook));
     }
 }
 
-async fn check_topic(topic: &TopicHandle) {
+async fn look(
+    directory: &watch::Receiver<Arc<Directory>>,
+    catalog: &CatalogGroup,
+    leaders: &Leaders,
+) -> Outlook {
+    let directory = directory.borrow().clone();
+    let mut outlook = Outlook::NOTHING;
+    for topic in directory.topics() {
+        outlook = outlook.and(check_topic(topic).await);
+    }
+    let view = catalog.view();
+    leaders.retain(|group| view.partition_of_group(group).is_some());
+    if let Err(error) = catalog.compact().await {
+        tracing::warn!(%error, "the catalog's old log is not deleted yet");
+        outlook.settled = false;
+    }
+    outlook
+}
+
+async fn check_topic(topic: &TopicHandle) -> Outlook {
+    let mut outlook = Outlook::NOTHING;
     for partition in topic.slots().iter().flatten() {
-        if *partition.stopped().borrow() != Stopped::No {
-            continue;
+        if *partition.stopped().borrow() == Stopped::No {
+            outlook = outlook.and(check(partition, &topic.config).await);
         }
-        if !partition.may_lead() {
-            // What the leader deletes is deleted here too, once it is applied.
-            partition.compact().await;
-            continue;
-        }
-        match first_kept(partition, &topic.config).await {
-            Ok(kept) if kept > partition.bounds().log_start => {
+    }
+    outlook
+}
+
+async fn check(partition: &Partition, config: &Effective) -> Outlook {
+    let mut outlook = Outlook::NOTHING;
+    // What the leader deletes is deleted here too, once it is applied.
+    if partition.may_lead() {
+        match first_kept(partition, config).await {
+            Ok((kept, _)) if kept > partition.bounds().log_start => {
+                outlook.settled = false;
                 if let Err(error) = partition.trim(kept).await {
                     tracing::warn!(topic = partition.topic, partition = partition.number, %error, "retention failed");
-                    continue;
+                    return outlook;
                 }
                 tracing::info!(topic = partition.topic, partition = partition.number, log_start = %kept, "old records deleted");
             }
-            Ok(_) => {}
+            Ok((_, expires_ms)) => outlook.expires_ms = expires_ms,
             Err(error) => {
+                outlook.settled = false;
                 tracing::error!(topic = partition.topic, partition = partition.number, %error, "retention failed");
             }
         }
-        partition.compact().await;
     }
+    outlook.settled &= partition.compact().await;
+    outlook
 }
 
-/// Offset of the first batch that is to be kept; whole batches are deleted, or none of their records.
-async fn first_kept(partition: &Partition, config: &Effective) -> Result<Offset, storage::Error> {
+/// Offset of the first batch that is to be kept, since whole batches are deleted or none of their records; and when that
+/// one becomes too old.
+async fn first_kept(
+    partition: &Partition,
+    config: &Effective,
+) -> Result<(Offset, i64), storage::Error> {
     let view = partition.group.view();
     let mut kept = view.log_start;
+    let mut expires_ms = i64::MAX;
     if view.log_start == view.end {
-        return Ok(kept);
+        return Ok((kept, expires_ms));
     }
     let store = partition.group.store();
     if let Some(retention_ms) = config.retention_ms {
         let oldest = clock::now_ms().saturating_sub(retention_ms);
         let row = store.find(Search::AppendTimeFrom(oldest)).await?;
+        if let Some(row) = &row {
+            expires_ms = row.append_time_ms.saturating_add(retention_ms);
+        }
         kept = kept.max(row.map_or(view.end, |row| row.base_offset));
     }
     if let Some(retention_bytes) = config.retention_bytes {
@@ -83,5 +143,5 @@ async fn first_kept(partition: &Partition, config: &Effective) -> Result<Offset,
         let row = store.find(Search::EndBytesAbove(deletable)).await?;
         kept = kept.max(row.map_or(view.end, |row| row.base_offset));
     }
-    Ok(kept.min(view.end))
+    Ok((kept.min(view.end), expires_ms))
 }

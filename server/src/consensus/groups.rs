@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kelda_proto::internal::v1::{RaftRequest, RaftResponse};
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 
-use super::{CatalogGroup, OpenError, PartitionGroup, inbox::Inbox};
+use super::{Beat, CatalogGroup, OpenError, PartitionGroup, inbox::Inbox};
 use crate::{
     peers::Peers,
     storage::{self, Storage},
@@ -26,6 +26,7 @@ pub struct Groups {
     pub(super) home: Home,
     /// Carries the groups, whoever opens them.
     runtime: Handle,
+    beat: Beat,
 }
 
 impl Groups {
@@ -39,12 +40,18 @@ impl Groups {
                 inbox: Inbox::default(),
             },
             runtime: Handle::current(),
+            beat: Beat::begin(),
         }
     }
 
     /// The node.
     pub fn node(&self) -> NodeId {
         self.home.peers.node()
+    }
+
+    /// The beat of all that this node does now and then.
+    pub fn beat(&self) -> Beat {
+        self.beat
     }
 
     /// The way to the other nodes.
@@ -104,6 +111,13 @@ impl Groups {
     /// Whether a node belongs to the cluster, as far as this one knows.
     pub fn knows(&self, node: NodeId) -> bool {
         self.home.inbox.knows(node)
+    }
+
+    /// If all groups of this node are asleep and no node is silent, a number that stays the same until a group wakes or is
+    /// opened, or a node falls silent.
+    pub fn asleep(&self) -> Option<u64> {
+        let is_silent = !self.home.inbox.signs().silent().borrow().is_empty();
+        self.home.inbox.stir().asleep().filter(|_| !is_silent)
     }
 
     /// The nodes of the catalog that have been silent for a second, as that changes.

@@ -9,9 +9,11 @@ use std::{
 use bytes::Bytes;
 use kelda_proto::internal::v1::{RaftRequest, raft_request as request, raft_response as response};
 use openraft::{alias::SnapshotOf, async_runtime::WatchReceiver, raft::AppendEntriesResponse};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
-use super::{CatalogView, Raft, TypeConfig, encode, quiesce, seat::Seat, signs::Signs, wire};
+use super::{
+    CatalogView, Raft, TypeConfig, encode, quiesce, seat::Seat, signs::Signs, stir::Stir, wire,
+};
 use crate::types::{CATALOG_GROUP, GroupId, NodeId};
 
 /// Why a message did not reach its group.
@@ -43,24 +45,19 @@ pub(super) struct Inbox {
     groups: Arc<RwLock<BTreeMap<GroupId, Arc<Seat>>>>,
     catalog: Arc<OnceLock<watch::Receiver<CatalogView>>>,
     signs: Signs,
-    stir: Arc<Notify>,
+    stir: Arc<Stir>,
 }
 
 impl Inbox {
     pub(super) fn add(&self, seat: Arc<Seat>) {
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         groups.insert(seat.id, seat);
-        self.stir.notify_one();
+        self.stir.stir();
     }
 
     /// For what wakes a group, or tells of a node that has come or gone.
-    pub(super) fn stir(&self) -> &Arc<Notify> {
+    pub(super) fn stir(&self) -> &Arc<Stir> {
         &self.stir
-    }
-
-    /// Waits until a group has woken, or a node has come or gone, since this was called last.
-    pub(super) async fn stirred(&self) {
-        self.stir.notified().await;
     }
 
     pub(super) fn remove(&self, group: GroupId) {

@@ -94,12 +94,21 @@ impl Group {
 
     /// Whether most of those who vote give signs of life.
     pub fn has_quorum(&self) -> bool {
+        self.most_vote(|node| self.is_heard(node))
+    }
+
+    /// Whether most of those who vote are not among these.
+    pub fn has_quorum_without(&self, silent: &BTreeSet<NodeId>) -> bool {
+        self.most_vote(|node| !silent.contains(&node))
+    }
+
+    fn most_vote(&self, counts: impl Fn(NodeId) -> bool) -> bool {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let configs = metrics.membership_config.membership().get_joint_config();
         configs.iter().all(|voters| {
-            let heard = voters.iter().filter(|node| self.is_heard(**node)).count();
-            heard * 2 > voters.len()
+            let counted = voters.iter().filter(|node| counts(**node)).count();
+            counted * 2 > voters.len()
         })
     }
 
@@ -234,7 +243,7 @@ impl Group {
         if next == *self.raft.node_id() {
             return true;
         }
-        if !self.caught_up().contains(&next) || !self.present().contains(&next) {
+        if !self.caught_up().contains(&next) || !self.is_heard(next) {
             return false;
         }
         self.handing_over.store(true, Ordering::Release);
@@ -268,7 +277,7 @@ impl Group {
         }
     }
 
-    /// The one of `voters` that has most of the log, but for this node.
+    /// The living one of `voters` that has most of the log, but for this node.
     fn successor(&self, voters: &BTreeSet<NodeId>) -> Option<NodeId> {
         if !self.leads() {
             return None;
@@ -276,7 +285,9 @@ impl Group {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.iter().flatten();
-        let others = replication.filter(|(node, _)| **node != metrics.id && voters.contains(node));
+        let others = replication.filter(|(node, _)| {
+            **node != metrics.id && voters.contains(node) && self.is_heard(**node)
+        });
         let best = others.max_by_key(|(_, matched)| matched.as_ref().map(|id| id.index))?;
         best.1.as_ref().map(|_| *best.0)
     }

@@ -4,6 +4,7 @@
 //! `state_machine.rs` put openraft's traits on the storage room; `encode.rs` has the stored form of its types.
 //! The Raft log is the partition log: a record is stored once, in the entry that carries it.
 
+mod beat;
 mod catalog;
 mod changes;
 mod encode;
@@ -24,6 +25,7 @@ mod retention;
 mod seat;
 mod signs;
 mod state_machine;
+mod stir;
 #[cfg(test)]
 mod suite_tests;
 mod takeover;
@@ -35,6 +37,7 @@ use bytes::Bytes;
 use kelda_proto::internal::v1::{CatalogCommand, PartitionCommand};
 use prost::Message;
 
+pub use beat::Beat;
 pub use catalog::CatalogGroup;
 pub use changes::{ChangeError, Changed, answer};
 pub use group::{Group, OpenError, PartitionGroup, Proposal, ProposeError};

@@ -55,7 +55,7 @@ impl Pulse {
         loop {
             let nodes = self.others();
             if nodes != known {
-                self.groups.home.inbox.stir().notify_one();
+                self.groups.home.inbox.stir().stir();
                 known.clone_from(&nodes);
             }
             if Instant::now() >= beat {
@@ -122,7 +122,7 @@ impl Pulse {
         for node in nodes.iter().copied() {
             let lives = self.signs().lives(node);
             if lives == self.dead.contains(&node) {
-                self.groups.home.inbox.stir().notify_one();
+                self.groups.home.inbox.stir().stir();
             }
             if !lives && self.dead.insert(node) {
                 tracing::warn!(%node, "node is silent: the groups that it leads are taken over");

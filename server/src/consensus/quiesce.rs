@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures::{StreamExt as _, future, stream};
 use kelda_proto::internal::v1::{RaftRequest, raft_request as request, raft_response as response};
 use openraft::{ServerState, async_runtime::WatchReceiver};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Groups, LogId, Vote, groups::Home, seat::Seat, wire};
 use crate::{peers::Lane, types::NodeId};
@@ -19,9 +19,10 @@ use crate::{peers::Lane, types::NodeId};
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Looks without anything asked after which a group is quiesced.
 const QUIET_LOOKS: u64 = 5;
-/// How often to look whether quiesced groups have a leader, though all nodes are as they were; and while all groups are
-/// quiesced, how often to look at all.
+/// How often to look whether quiesced groups have a leader, though all nodes are as they were.
 const LED_LOOK: Duration = Duration::from_secs(30);
+/// The same while all groups are quiesced: nobody asks anything of them, and whoever does wakes them.
+const ASLEEP_LOOK: Duration = Duration::from_secs(300);
 /// Groups that are quiesced at a time.
 const AT_ONCE: usize = 32;
 /// How long a member may take to answer.
@@ -32,7 +33,9 @@ impl Groups {
     pub async fn quiesce_idle(self) {
         let mut living = BTreeSet::new();
         let mut led_look = Instant::now();
+        let stir = Arc::clone(self.home.inbox.stir());
         loop {
+            let count = stir.count();
             let before = std::mem::replace(&mut living, self.home.inbox.living());
             let (quiet, awake): (Vec<_>, Vec<_>) = self
                 .home
@@ -54,8 +57,10 @@ impl Groups {
                 .for_each_concurrent(AT_ONCE, |seat| quiesce(&self.home, seat))
                 .await;
             if all_quiet {
+                stir.found_asleep(count);
                 // Nothing is lost with it: what stirs meanwhile is found at the next look.
-                let _ = timeout(LED_LOOK, self.home.inbox.stirred()).await;
+                let due = self.beat().next(ASLEEP_LOOK);
+                let _ = timeout_at(due, stir.stirred()).await;
             } else {
                 sleep(LOOK_AGAIN).await;
             }

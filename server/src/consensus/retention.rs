@@ -50,6 +50,8 @@ impl PartitionGroup {
         };
         *self.machine().retention_point() = point;
         self.group().purge(at).await?;
+        // Nothing is left of what was not needed then.
+        *nothing_at = Some(now);
         Ok(true)
     }
 

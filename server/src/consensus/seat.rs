@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::{ServerState, async_runtime::WatchReceiver};
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
-use super::{Raft, leaving, members::LEASE};
+use super::{Raft, leaving, members::LEASE, stir::Stir};
 use crate::types::{GroupId, LogIndex, NodeId};
 
 /// How long a group that was woken may take to hear of a quorum again.
@@ -32,11 +32,11 @@ pub(super) struct Seat {
     /// Milliseconds from `opened` to when it was woken last.
     woken_ms: AtomicU64,
     /// Told when it is not quiesced any more.
-    stir: Arc<Notify>,
+    stir: Arc<Stir>,
 }
 
 impl Seat {
-    pub(super) fn new(id: GroupId, raft: Raft, left: Option<LogIndex>, stir: Arc<Notify>) -> Self {
+    pub(super) fn new(id: GroupId, raft: Raft, left: Option<LogIndex>, stir: Arc<Stir>) -> Self {
         Self {
             id,
             raft,
@@ -133,7 +133,7 @@ impl Seat {
         let mut quiesced = self.quiesced();
         *quiesced = false;
         self.raft.runtime_config().tick(false);
-        self.stir.notify_one();
+        self.stir.stir();
     }
 
     /// The end of [`Seat::hold`].
@@ -162,7 +162,7 @@ impl Seat {
             .store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.quiet_looks.store(0, Ordering::Relaxed);
         self.raft.runtime_config().tick(true);
-        self.stir.notify_one();
+        self.stir.stir();
         true
     }
 }

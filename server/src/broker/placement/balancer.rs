@@ -16,18 +16,26 @@ pub(in crate::broker) async fn run(broker: Broker, interval: Duration) {
     let mut catalog = broker.shared.catalog.watch();
     let mut versions = broker.shared.reports.versions();
     let group = broker.shared.catalog.group().clone();
-    let mut due = Instant::now() + interval;
+    let beat = broker.shared.groups.beat();
+    let mut due = beat.next(interval);
+    let mut balanced_in = None;
     loop {
-        catalog.borrow_and_update();
+        let catalog_version = catalog.borrow_and_update().version();
         versions.borrow_and_update();
         let leader = group.leader();
         let is_due = Instant::now() >= due;
         if is_due {
-            due = Instant::now() + interval;
+            due = beat.next(interval);
         }
         // Leaders and load move by themselves, above all while nodes restart: they are not chased.
         let pace = if is_due { Pace::All } else { Pace::Urgent };
-        look(&broker, pace).await;
+        // While all groups sleep, only reports may bring something new.
+        let sleep = broker.shared.groups.asleep();
+        let now = sleep.map(|sleep| (sleep, catalog_version, broker.shared.reports.state()));
+        if now.is_none() || balanced_in != now {
+            let balanced = look(&broker, pace).await;
+            balanced_in = now.filter(|_| balanced);
+        }
         // Each only tells that something has changed, and all of it is looked at then.
         tokio::select! {
             changed = catalog.changed() => if changed.is_err() { return },
@@ -39,14 +47,17 @@ pub(in crate::broker) async fn run(broker: Broker, interval: Duration) {
     }
 }
 
-async fn look(broker: &Broker, pace: Pace) {
+/// Whether there was nothing to move.
+async fn look(broker: &Broker, pace: Pace) -> bool {
     // Whether this node really leads is asked only if there is something to do: it would keep the catalog awake.
     let noted = broker.noted().filter(|it| it.complete);
     if noted.is_none_or(|overview| broker.is_balanced(&overview)) {
-        return;
+        return true;
     }
     let overview = broker.overview_here().await.filter(|it| it.complete);
-    let Some(overview) = overview else { return };
+    let Some(overview) = overview else {
+        return false;
+    };
     let begun = broker.begin_moves(&overview, pace).await;
     tracing::debug!(moves = begun.len(), "balance was looked after");
     for made in &begun {
@@ -61,4 +72,5 @@ async fn look(broker: &Broker, pace: Pace) {
             "partition is moved"
         );
     }
+    false
 }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -160,6 +163,8 @@ impl From<GetOverviewResponse> for Overview {
 pub(in crate::broker) struct Reports {
     known: Mutex<Reported>,
     version: watch::Sender<u64>,
+    /// Counts the changes of loads, which nobody waits for.
+    loads: AtomicU64,
 }
 
 #[derive(Default)]
@@ -180,11 +185,17 @@ impl Reports {
         Self {
             known: Mutex::default(),
             version: watch::channel((node.0 << 40) + 1).0,
+            loads: AtomicU64::new(0),
         }
     }
 
     pub(super) fn versions(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// What stays the same as long as nothing new was reported.
+    pub(super) fn state(&self) -> (u64, u64) {
+        (*self.version.borrow(), self.loads.load(Ordering::Relaxed))
     }
 
     fn lock(&self, term: u64) -> MutexGuard<'_, Reported> {
@@ -218,6 +229,12 @@ impl Reports {
             }
             *newest = partition.age;
             let before = known.partitions.insert(group, partition.clone());
+            if before
+                .as_ref()
+                .is_none_or(|before| before.load != partition.load)
+            {
+                self.loads.fetch_add(1, Ordering::Relaxed);
+            }
             changed |= before.is_none_or(|before| {
                 (before.leader, before.voters, before.learners)
                     != (partition.leader, partition.voters, partition.learners)
