@@ -116,11 +116,10 @@ impl Client {
             failed: None,
             silence_max: self.options().request_timeout,
             backoff: Backoff::new(self.options().retry),
-            stuck_since: None,
+            stuck_since: Some(Instant::now()),
             said: None,
             finished: false,
         };
-        consumer.stuck_since = Some(Instant::now());
         while let Err(error) = consumer.open().await {
             consumer.recover(error).await?;
         }
