@@ -3,9 +3,12 @@
 //! both answer, it is a conflict; if only the claimant does, the node has moved, which the view shows at once, and the
 //! claimant is met again until memberlist has it there too.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, future::pending, net::SocketAddr, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     peers::Peers,
@@ -55,21 +58,28 @@ pub(super) async fn run(
         conflicts: BTreeMap::new(),
         moved: BTreeMap::new(),
     };
+    let mut due: Option<Instant> = None;
     loop {
-        let pause = if watched.moved.is_empty() {
-            RECHECK
-        } else {
-            MEET_AGAIN
+        let recheck = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => pending().await,
+            }
         };
-        let idle = watched.moved.is_empty() && watched.conflicts.is_empty();
         // Each branch may be cancelled: a claim is taken only when its branch is won.
         tokio::select! {
             claim = claims.recv() => match claim {
                 Some(claimant) => watched.claim(claimant).await,
                 None => return,
             },
-            () = tokio::time::sleep(pause), if !idle => watched.recheck().await,
+            () = recheck => {
+                watched.recheck().await;
+                due = None;
+            }
         }
+        // Further claims do not put it off.
+        let next = watched.pause().map(|pause| Instant::now() + pause);
+        due = due.into_iter().chain(next).min();
     }
 }
 
@@ -98,6 +108,15 @@ enum Answer {
 }
 
 impl<P: Peers> Watched<P> {
+    /// When to look again, if there is anything to look at.
+    fn pause(&self) -> Option<Duration> {
+        if !self.moved.is_empty() {
+            Some(MEET_AGAIN)
+        } else {
+            (!self.conflicts.is_empty()).then_some(RECHECK)
+        }
+    }
+
     async fn claim(&mut self, claimant: Node) {
         let (name, address) = (&claimant.name, claimant.address);
         let is_known = self.conflicts.get(name) == Some(&address)
@@ -192,6 +211,7 @@ mod tests {
     };
 
     use bytes::Bytes;
+    use tokio::time::{sleep, timeout};
 
     use super::*;
     use crate::membership::{
@@ -300,5 +320,28 @@ mod tests {
         script.answer(&[OLD]);
         watched.recheck().await;
         assert_eq!(seen(&watched), at(OLD));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_conflict_is_seen_to_end_however_often_it_is_claimed() {
+        let (Watched { board, .. }, script) = watched();
+        script.answer(&[OLD, NEW]);
+        let (queue, claims) = Queue::new();
+        let running = run("a".to_owned(), script.clone(), board.clone(), claims);
+        let claiming = async {
+            while board.view().nodes["b"].conflict.is_none() {
+                queue.push(at(NEW));
+                sleep(RECHECK / 10).await;
+            }
+            script.answer(&[OLD]);
+            while board.view().nodes["b"].conflict.is_some() {
+                queue.push(at(NEW));
+                sleep(RECHECK / 10).await;
+            }
+        };
+        tokio::select! {
+            () = running => panic!("claims have no end"),
+            ended = timeout(RECHECK * 3, claiming) => ended.expect("it is seen"),
+        }
     }
 }
