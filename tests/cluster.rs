@@ -5,6 +5,7 @@ mod support;
 
 mod cluster {
     mod ask;
+    mod balance;
     mod bootstrap;
     mod clients;
     mod elsewhere;

@@ -4,7 +4,7 @@ use kelda_proto::v1::{
     GetStatusRequest, ListNodesRequest, cluster_service_client::ClusterServiceClient,
 };
 
-use super::bootstrap::quick;
+use super::bootstrap::{QUICK, quick};
 use crate::support::{
     cluster::{Cluster, Options, Ports},
     connect, pages,
@@ -12,22 +12,8 @@ use crate::support::{
 };
 
 /// Two nodes, and a third, with these flags.
-async fn three(arguments: &[String]) -> Cluster {
-    let mut cluster = Cluster::empty();
-    for number in 1..=3 {
-        let mut options = quick(Options::new(&format!("node{number}"), &Ports::cluster()));
-        options.arguments.extend_from_slice(arguments);
-        if number > 1 {
-            let seed = cluster[0].cluster_address().expect("of a cluster");
-            options.seeds = vec![seed.to_string()];
-        }
-        cluster.add(options);
-    }
-    for node in cluster.nodes() {
-        node.start();
-    }
-    cluster.ready().await;
-    cluster
+async fn three(arguments: &[&str]) -> Cluster {
+    Cluster::start_with(&[(); 3].map(|()| [&QUICK, arguments].concat())).await
 }
 
 /// Waits until a node has heard that these live, and no others.
@@ -53,8 +39,8 @@ async fn who_lives_is_heard_by_all_and_found_again_without_seeds() {
     let file = directory.path().join("keys");
     let key = "5e".repeat(32);
     std::fs::write(&file, format!("# the only one\n{key}\n")).expect("written");
-    let file = file.to_str().expect("text").to_owned();
-    let mut cluster = three(&["--gossip-key-file".to_owned(), file]).await;
+    let file = file.to_str().expect("text");
+    let mut cluster = three(&["--gossip-key-file", file]).await;
     for at in 0..3 {
         hears(&cluster, at, &["node1", "node2", "node3"]).await;
         let threads = cluster[at].threads();

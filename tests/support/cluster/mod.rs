@@ -58,8 +58,15 @@ impl Cluster {
 
     /// Nodes named node1 and so on, of which the first is the others' seed.
     pub(crate) async fn start(count: usize) -> Self {
-        let nodes =
-            (1..=count).map(|number| Options::new(&format!("node{number}"), &Ports::cluster()));
+        Self::start_with(&vec![[]; count]).await
+    }
+
+    /// The same with further arguments for each.
+    pub(crate) async fn start_with<'a>(arguments: &[impl AsRef<[&'a str]>]) -> Self {
+        let nodes = (1..).zip(arguments).map(|(number, arguments)| Options {
+            arguments: arguments.as_ref().iter().map(ToString::to_string).collect(),
+            ..Options::new(&format!("node{number}"), &Ports::cluster())
+        });
         let mut cluster = Self::empty();
         cluster.found(nodes.collect()).await;
         cluster
@@ -114,9 +121,15 @@ impl Cluster {
 
     /// Starts one more node, which the first one is the seed of, and returns its place.
     pub(crate) fn join(&mut self, name: &str) -> usize {
+        self.join_with(name, &[])
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn join_with(&mut self, name: &str, arguments: &[&str]) -> usize {
         let seed = self[0].cluster_address().expect("it is of a cluster");
         self.add(Options {
             seeds: vec![seed.to_string()],
+            arguments: arguments.iter().map(ToString::to_string).collect(),
             ..Options::new(name, &Ports::cluster())
         });
         let at = self.nodes.len() - 1;
