@@ -9,7 +9,7 @@ use kelda_proto::v1::{
 
 use super::ask::{self, TOPIC};
 use crate::support::{
-    cluster::{Cluster, Options, Ports, Settings, Workload},
+    cluster::{Cluster, Settings, Workload},
     connect, pages,
     wait::eventually,
 };
@@ -89,22 +89,8 @@ async fn partition(address: SocketAddr) -> Option<Partition> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_become_too_old_while_all_partitions_are_quiet() {
-    let mut cluster = Cluster::empty();
-    let ports = [(); 3].map(|()| Ports::cluster());
-    let seeds = ports.iter().filter_map(|it| it.cluster);
-    let seeds: Vec<String> = seeds.map(|port| format!("127.0.0.1:{port}")).collect();
-    for (number, ports) in (1..).zip(&ports) {
-        let arguments = ["--bootstrap-expect", "3", "--retention-interval", "500ms"];
-        cluster.add(Options {
-            seeds: seeds.clone(),
-            arguments: arguments.map(str::to_owned).into(),
-            ..Options::new(&format!("node{number}"), ports)
-        });
-    }
-    for node in cluster.nodes() {
-        node.start();
-    }
-    cluster.ready().await;
+    // Nobody looks at quiet partitions for fifty seconds, but for what becomes too old meanwhile.
+    let mut cluster = Cluster::start_with(&[&["--retention-interval", "5s"]; 3]).await;
     let address = cluster.addresses()[0];
     let request = CreateTopicRequest {
         name: TOPIC.to_owned(),

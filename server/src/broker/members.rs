@@ -10,7 +10,7 @@ use std::{
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep},
 };
 
 use super::directory::Directory;
@@ -40,33 +40,26 @@ pub(super) async fn keep_catalog(catalog: CatalogGroup, groups: Groups, look_aga
     let group = catalog.group();
     let mut leading_since = None;
     let mut leaving = HashMap::new();
-    let mut settled_in = None;
     loop {
         let wanted = view.borrow_and_update().clone();
         let leader = group.leader();
-        let mut due = groups.beat().next(look_again);
-        // While all groups sleep, all stays as it is.
-        let now = groups.asleep().map(|sleep| (sleep, wanted.version()));
-        if now.is_none() || settled_in != now {
-            let mut settled = true;
-            if group.may_lead() {
-                let since: &mut Instant = leading_since.get_or_insert_with(Instant::now);
-                let mut members = catalog_members(&wanted, group, since.elapsed() > GRACE);
-                settled = !say_farewell(&mut members, group, &mut leaving);
-                settled &= settle(group, &members).await;
-            } else {
-                leading_since = None;
-            }
-            settled_in = now.filter(|_| settled);
-            if !settled {
-                due = Instant::now() + NEXT_STEP;
-            }
+        let asleep = groups.asleep();
+        let mut settled = true;
+        if group.may_lead() {
+            let since: &mut Instant = leading_since.get_or_insert_with(Instant::now);
+            let mut members = catalog_members(&wanted, group, since.elapsed() > GRACE);
+            settled = !say_farewell(&mut members, group, &mut leaving);
+            settled &= settle(group, &members).await;
+        } else {
+            leading_since = None;
         }
         // All only watch, so nothing is lost with those that are dropped.
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
             () = group.leader_changed(leader) => {}
-            () = sleep_until(due) => {}
+            // What depends on time, such as who is silent for too long, is of nodes that are silent, and then no node sleeps.
+            () = groups.rest(look_again, asleep), if settled => {}
+            () = sleep(NEXT_STEP), if !settled => {}
         }
     }
 }
@@ -101,25 +94,20 @@ struct Keeper {
 
 impl Keeper {
     async fn run(mut self) {
-        let mut settled_in = None;
         loop {
-            // While all groups sleep, their members stay as they are.
-            let sleep = self.groups.asleep();
-            let is_known = sleep.is_some() && settled_in == sleep;
-            let settled = is_known || self.begin_steps();
-            settled_in = sleep.filter(|_| settled);
-            let due = match settled {
-                true => self.groups.beat().next(self.look_again),
-                // Another node leads it, until it hands over to this one.
-                false if self.had_turn.is_empty() => Instant::now() + MAY_LEAD,
-                false => Instant::now() + NEXT_STEP,
+            let asleep = self.groups.asleep();
+            let settled = self.begin_steps();
+            let wait = async {
+                match settled {
+                    true => self.groups.rest(self.look_again, asleep).await,
+                    // Another node leads it, until it hands over to this one.
+                    false if self.had_turn.is_empty() => sleep(MAY_LEAD).await,
+                    false => sleep(NEXT_STEP).await,
+                }
             };
             // All only watch, or hand out what has ended.
             tokio::select! {
-                changed = self.directory.changed() => match changed {
-                    Ok(()) => settled_in = None,
-                    Err(_) => return,
-                },
+                changed = self.directory.changed() => if changed.is_err() { return },
                 Some(ended) = self.steps.join_next() => match ended {
                     Ok(group) => {
                         self.under_way.remove(&group);
@@ -127,7 +115,7 @@ impl Keeper {
                     // Which group it was is not known; the others are found again.
                     Err(_) => self.under_way.clear(),
                 },
-                () = sleep_until(due) => {
+                () = wait => {
                     // With room left, all have had their turn.
                     if self.steps.len() < STEPS_AT_ONCE {
                         self.had_turn.clear();

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::sleep_until};
+use tokio::{
+    sync::watch,
+    time::{sleep, sleep_until},
+};
 
 use super::{
     directory::{Directory, TopicHandle},
@@ -10,7 +13,7 @@ use super::{
     route::Leaders,
 };
 use crate::{
-    consensus::{CatalogGroup, Groups},
+    consensus::{CatalogGroup, Groups, Sleep},
     machine::topic_config::Effective,
     storage::{self, Search},
     telemetry::clock,
@@ -32,6 +35,12 @@ impl Outlook {
         expires_ms: i64::MAX,
     };
 
+    /// How long until a batch becomes too old.
+    fn left(self) -> Duration {
+        let left_ms = self.expires_ms.saturating_sub(clock::now_ms());
+        Duration::from_millis(u64::try_from(left_ms).unwrap_or(0))
+    }
+
     fn and(self, other: Self) -> Self {
         Self {
             settled: self.settled && other.settled,
@@ -40,36 +49,61 @@ impl Outlook {
     }
 }
 
+/// What was found while all groups were asleep.
+#[derive(Clone, Copy)]
+struct Known {
+    sleep: Sleep,
+    directory: u64,
+    outlook: Outlook,
+}
+
 /// Looks for old records, and for a catalog whose log has grown, every `interval`. While all groups of this node are asleep
 /// nothing changes but the time, and until that makes a batch too old nothing is looked at twice.
 pub(super) async fn run(
-    directory: watch::Receiver<Arc<Directory>>,
+    mut directory: watch::Receiver<Arc<Directory>>,
     (groups, catalog): (Groups, CatalogGroup),
     leaders: Arc<Leaders>,
     interval: Duration,
 ) {
     let mut known = None;
     loop {
-        sleep_until(groups.beat().next(interval)).await;
-        let sleep = groups.asleep();
-        let now = sleep.map(|sleep| (sleep, directory.borrow().version));
-        let is_same = |(then, outlook): &((u64, u64), Outlook)| {
-            now == Some(*then) && clock::now_ms() < outlook.expires_ms
+        wait(&groups, &mut directory, interval, known).await;
+        let asleep = groups.asleep();
+        let now = directory.borrow_and_update().clone();
+        let is_same = |known: Known| {
+            Some(known.sleep) == asleep
+                && known.directory == now.version
+                && known.outlook.left() > Duration::ZERO
         };
-        if known.as_ref().is_some_and(is_same) {
-            continue;
+        if !known.is_some_and(is_same) {
+            let outlook = look(&now, &catalog, &leaders).await;
+            known = asleep.filter(|_| outlook.settled).map(|sleep| Known {
+                sleep,
+                directory: now.version,
+                outlook,
+            });
         }
-        let outlook = look(&directory, &catalog, &leaders).await;
-        known = now.filter(|_| outlook.settled).map(|now| (now, outlook));
     }
 }
 
-async fn look(
-    directory: &watch::Receiver<Arc<Directory>>,
-    catalog: &CatalogGroup,
-    leaders: &Leaders,
-) -> Outlook {
-    let directory = directory.borrow().clone();
+/// Waits for the next beat at which there may be something to do.
+async fn wait(
+    groups: &Groups,
+    directory: &mut watch::Receiver<Arc<Directory>>,
+    interval: Duration,
+    known: Option<Known>,
+) {
+    let left = known.map_or(Duration::MAX, |known| known.outlook.left());
+    // All only watch. The rest ends at a beat, and now and then without cause, should the clock have been set.
+    tokio::select! {
+        () = groups.rest(interval, known.map(|known| known.sleep)) => return,
+        () = sleep(left) => {}
+        _ = directory.changed() => {}
+    }
+    sleep_until(groups.beat().next(interval)).await;
+}
+
+async fn look(directory: &Directory, catalog: &CatalogGroup, leaders: &Leaders) -> Outlook {
     let mut outlook = Outlook::NOTHING;
     for topic in directory.topics() {
         outlook = outlook.and(check_topic(topic).await);

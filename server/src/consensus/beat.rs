@@ -18,9 +18,10 @@ impl Beat {
     /// When what is done every `interval` is due next: at a multiple of it since the beginning.
     pub fn next(self, interval: Duration) -> Instant {
         let interval = interval.max(Duration::from_millis(1));
-        let into = self.0.elapsed().as_nanos() % interval.as_nanos();
+        let now = Instant::now();
+        let into = (now - self.0).as_nanos() % interval.as_nanos();
         let left = interval.as_nanos() - into;
-        Instant::now() + Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
+        now + Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
     }
 }
 

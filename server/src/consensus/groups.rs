@@ -1,11 +1,11 @@
 //! Opening and deleting the groups of this node.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use kelda_proto::internal::v1::{RaftRequest, RaftResponse};
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 
-use super::{Beat, CatalogGroup, OpenError, PartitionGroup, inbox::Inbox};
+use super::{Beat, CatalogGroup, OpenError, PartitionGroup, Sleep, inbox::Inbox};
 use crate::{
     peers::Peers,
     storage::{self, Storage},
@@ -113,11 +113,20 @@ impl Groups {
         self.home.inbox.knows(node)
     }
 
-    /// If all groups of this node are asleep and no node is silent, a number that stays the same until a group wakes or is
-    /// opened, or a node falls silent.
-    pub fn asleep(&self) -> Option<u64> {
+    /// If all groups of this node are asleep and no node is silent, a sleep that stays the same until a group wakes or is
+    /// opened, or a node falls silent, is heard of again, comes or goes.
+    pub fn asleep(&self) -> Option<Sleep> {
+        // In this order: a node that falls silent is among the silent before it stirs.
+        let sleep = self.home.inbox.stir().asleep();
         let is_silent = !self.home.inbox.signs().silent().borrow().is_empty();
-        self.home.inbox.stir().asleep().filter(|_| !is_silent)
+        sleep.filter(|_| !is_silent)
+    }
+
+    /// Waits until what is done every `interval` is due: ten times rarer for whoever has found nothing to do in the sleep
+    /// `idle_in`, for as long as that lasts. May be dropped while it waits.
+    pub async fn rest(&self, interval: Duration, idle_in: Option<Sleep>) {
+        let stir = self.home.inbox.stir();
+        stir.rest(self.beat(), interval, idle_in).await;
     }
 
     /// The nodes of the catalog that have been silent for a second, as that changes.

@@ -47,6 +47,7 @@ pub use machines::{CatalogView, PartitionView};
 pub use members::{Led, Members};
 #[cfg(feature = "simulation")]
 pub use observe::{Observation, Observations, seeded};
+pub use stir::Sleep;
 
 use crate::{
     machine::{catalog as catalog_machine, partition},

@@ -119,11 +119,10 @@ impl Pulse {
     /// Looks who has died, and who has come back.
     fn look(&mut self, nodes: &[NodeId]) {
         self.dead.retain(|node| nodes.contains(node));
+        let mut changed = false;
         for node in nodes.iter().copied() {
             let lives = self.signs().lives(node);
-            if lives == self.dead.contains(&node) {
-                self.groups.home.inbox.stir().stir();
-            }
+            changed |= lives == self.dead.contains(&node);
             if !lives && self.dead.insert(node) {
                 tracing::warn!(%node, "node is silent: the groups that it leads are taken over");
                 self.take_over(node);
@@ -133,6 +132,9 @@ impl Pulse {
             }
         }
         self.signs().set_silent(&self.dead);
+        if changed {
+            self.groups.home.inbox.stir().stir();
+        }
     }
 
     fn take_over(&mut self, dead: NodeId) {

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures::{StreamExt as _, future, stream};
 use kelda_proto::internal::v1::{RaftRequest, raft_request as request, raft_response as response};
 use openraft::{ServerState, async_runtime::WatchReceiver};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use super::{Groups, LogId, Vote, groups::Home, seat::Seat, wire};
 use crate::{peers::Lane, types::NodeId};
@@ -19,10 +19,8 @@ use crate::{peers::Lane, types::NodeId};
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Looks without anything asked after which a group is quiesced.
 const QUIET_LOOKS: u64 = 5;
-/// How often to look whether quiesced groups have a leader, though all nodes are as they were.
+/// How often to look whether quiesced groups have a leader, though all nodes are as they were and others are awake.
 const LED_LOOK: Duration = Duration::from_secs(30);
-/// The same while all groups are quiesced: nobody asks anything of them, and whoever does wakes them.
-const ASLEEP_LOOK: Duration = Duration::from_secs(300);
 /// Groups that are quiesced at a time.
 const AT_ONCE: usize = 32;
 /// How long a member may take to answer.
@@ -43,13 +41,13 @@ impl Groups {
                 .seats()
                 .into_iter()
                 .partition(|seat| seat.is_quiesced());
-            if led_look.elapsed() >= LED_LOOK || living != before {
+            let all_quiet = awake.is_empty();
+            if all_quiet || led_look.elapsed() >= LED_LOOK || living != before {
                 led_look = Instant::now();
                 for seat in quiet.iter().filter(|seat| !is_led(&self, seat)) {
                     seat.rouse();
                 }
             }
-            let all_quiet = awake.is_empty();
             let idle = awake
                 .into_iter()
                 .filter(|seat| seat.quiet_looks() >= QUIET_LOOKS);
@@ -58,9 +56,8 @@ impl Groups {
                 .await;
             if all_quiet {
                 stir.found_asleep(count);
-                // Nothing is lost with it: what stirs meanwhile is found at the next look.
-                let due = self.beat().next(ASLEEP_LOOK);
-                let _ = timeout_at(due, stir.stirred()).await;
+                // All have a leader. Who asks something of them wakes them, and so does what may leave them without one.
+                stir.stirred(count).await;
             } else {
                 sleep(LOOK_AGAIN).await;
             }

@@ -1,15 +1,31 @@
-//! Whether anything stirs among the groups of a node: while all of them sleep, and no node comes or goes, there is nothing
+//! Whether anything stirs among the groups of a node: while all of them sleep, and no node comes or goes, there is little
 //! to look at.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
-use tokio::sync::Notify;
+use tokio::{
+    sync::watch,
+    time::{sleep_until, timeout_at},
+};
 
-/// What wakes those that look after groups.
+use super::Beat;
+
+/// How many times rarer a node looks at things while all of its groups sleep. What changes tells of itself; these looks are
+/// for what might have been missed.
+const ASLEEP_FACTOR: u32 = 10;
+
+/// All groups of a node are asleep, and have been since something stirred last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sleep(u64);
+
+/// Tells those that look after groups that there is something to look at.
 #[derive(Debug)]
 pub(super) struct Stir {
-    notify: Notify,
-    count: AtomicU64,
+    /// How often something has stirred.
+    count: watch::Sender<u64>,
     /// The count at which all groups were found asleep.
     asleep_at: AtomicU64,
 }
@@ -17,8 +33,7 @@ pub(super) struct Stir {
 impl Default for Stir {
     fn default() -> Self {
         Self {
-            notify: Notify::new(),
-            count: AtomicU64::new(0),
+            count: watch::channel(0).0,
             asleep_at: AtomicU64::new(u64::MAX),
         }
     }
@@ -27,17 +42,21 @@ impl Default for Stir {
 impl Stir {
     /// A group has woken or was opened, or a node has come or gone.
     pub(super) fn stir(&self) {
-        self.count.fetch_add(1, Ordering::SeqCst);
-        self.notify.notify_one();
+        self.count.send_modify(|count| *count += 1);
     }
 
-    /// Waits until something has stirred since this was called last.
-    pub(super) async fn stirred(&self) {
-        self.notify.notified().await;
+    /// Waits until something has stirred since the count was `before`.
+    pub(super) async fn stirred(&self, before: u64) {
+        // It fails only once the sender is gone, which is here.
+        let _ = self
+            .count
+            .subscribe()
+            .wait_for(|count| *count != before)
+            .await;
     }
 
     pub(super) fn count(&self) -> u64 {
-        self.count.load(Ordering::SeqCst)
+        *self.count.borrow()
     }
 
     /// All groups were found asleep by somebody who had read `count` before.
@@ -45,15 +64,29 @@ impl Stir {
         self.asleep_at.store(count, Ordering::SeqCst);
     }
 
-    /// If all groups sleep, a number that stays the same until something stirs.
-    pub(super) fn asleep(&self) -> Option<u64> {
+    /// If all groups sleep, a sleep that stays the same until something stirs.
+    pub(super) fn asleep(&self) -> Option<Sleep> {
         let count = self.count();
-        (self.asleep_at.load(Ordering::SeqCst) == count).then_some(count)
+        (self.asleep_at.load(Ordering::SeqCst) == count).then_some(Sleep(count))
+    }
+
+    /// Waits until what is done every `interval` is due. It is due rarer for whoever has found nothing to do in the sleep
+    /// `idle_in`, until something stirs. May be dropped while it waits.
+    pub(super) async fn rest(&self, beat: Beat, interval: Duration, idle_in: Option<Sleep>) {
+        if let Some(Sleep(count)) = idle_in {
+            let due = beat.next(interval.saturating_mul(ASLEEP_FACTOR));
+            if timeout_at(due, self.stirred(count)).await.is_err() {
+                return;
+            }
+        }
+        sleep_until(beat.next(interval)).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::{Instant, advance};
+
     use super::*;
 
     #[test]
@@ -71,5 +104,34 @@ mod tests {
         assert_eq!(stir.asleep(), None, "what woke meanwhile was not seen");
         stir.found_asleep(stir.count());
         assert_ne!(stir.asleep(), sleeping);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_are_rarer_until_something_stirs() {
+        let (stir, beat) = (Stir::default(), Beat::begin());
+        let begun = Instant::now();
+        let interval = Duration::from_secs(30);
+        stir.rest(beat, interval, None).await;
+        assert_eq!(begun.elapsed(), interval, "not all sleep");
+        stir.found_asleep(stir.count());
+        let sleep = stir.asleep();
+        stir.rest(beat, interval, sleep).await;
+        assert_eq!(begun.elapsed(), interval * ASLEEP_FACTOR);
+        let stirring = async {
+            advance(interval * 2 + Duration::from_secs(7)).await;
+            stir.stir();
+        };
+        tokio::join!(stir.rest(beat, interval, sleep), stirring);
+        assert_eq!(
+            begun.elapsed(),
+            interval * (ASLEEP_FACTOR + 3),
+            "at the next beat"
+        );
+        stir.rest(beat, interval, sleep).await;
+        assert_eq!(
+            begun.elapsed(),
+            interval * (ASLEEP_FACTOR + 4),
+            "it had stirred"
+        );
     }
 }

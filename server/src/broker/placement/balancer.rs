@@ -15,39 +15,53 @@ const GATHER: Duration = Duration::from_millis(500);
 pub(in crate::broker) async fn run(broker: Broker, interval: Duration) {
     let mut catalog = broker.shared.catalog.watch();
     let mut versions = broker.shared.reports.versions();
+    let mut loads = broker.shared.reports.loads();
     let group = broker.shared.catalog.group().clone();
-    let beat = broker.shared.groups.beat();
-    let mut due = beat.next(interval);
-    let mut balanced_in = None;
+    let groups = &broker.shared.groups;
+    let mut due = groups.beat().next(interval);
+    let mut rested = false;
     loop {
-        let catalog_version = catalog.borrow_and_update().version();
+        catalog.borrow_and_update();
         versions.borrow_and_update();
+        loads.borrow_and_update();
         let leader = group.leader();
-        let is_due = Instant::now() >= due;
+        let is_due = rested || Instant::now() >= due;
         if is_due {
-            due = beat.next(interval);
+            due = groups.beat().next(interval);
         }
         // Leaders and load move by themselves, above all while nodes restart: they are not chased.
         let pace = if is_due { Pace::All } else { Pace::Urgent };
-        // While all groups sleep, only reports may bring something new.
-        let sleep = broker.shared.groups.asleep();
-        let now = sleep.map(|sleep| (sleep, catalog_version, broker.shared.reports.state()));
-        if now.is_none() || balanced_in != now {
-            let balanced = look(&broker, pace).await;
-            balanced_in = now.filter(|_| balanced);
-        }
+        let asleep = groups.asleep();
+        let balanced = look(&broker, pace).await;
+        let idle_in = asleep.filter(|_| balanced);
+        let rest = async {
+            if idle_in.is_none() {
+                return sleep_until(due).await;
+            }
+            tokio::select! {
+                () = groups.rest(interval, idle_in) => {}
+                _ = loads.changed() => sleep_until(groups.beat().next(interval)).await,
+            }
+        };
         // Each only tells that something has changed, and all of it is looked at then.
-        tokio::select! {
-            changed = catalog.changed() => if changed.is_err() { return },
-            changed = versions.changed() => if changed.is_err() { return },
-            () = group.leader_changed(leader) => {}
-            () = sleep_until(due) => continue,
+        rested = tokio::select! {
+            changed = catalog.changed() => if changed.is_err() { return } else { false },
+            changed = versions.changed() => if changed.is_err() { return } else { false },
+            () = group.leader_changed(leader) => false,
+            () = rest => true,
+        };
+        if rested {
+            continue;
+        }
+        if idle_in.is_some() {
+            // The look that was due had been put off, since there was nothing to do.
+            due = groups.beat().next(interval);
         }
         sleep_until(due.min(Instant::now() + GATHER)).await;
     }
 }
 
-/// Whether there was nothing to move.
+/// Whether there was nothing to move, for this node: only the catalog's leader moves, once all have reported to it.
 async fn look(broker: &Broker, pace: Pace) -> bool {
     // Whether this node really leads is asked only if there is something to do: it would keep the catalog awake.
     let noted = broker.noted().filter(|it| it.complete);

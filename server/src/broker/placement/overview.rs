@@ -2,10 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -163,8 +160,8 @@ impl From<GetOverviewResponse> for Overview {
 pub(in crate::broker) struct Reports {
     known: Mutex<Reported>,
     version: watch::Sender<u64>,
-    /// Counts the changes of loads, which nobody waits for.
-    loads: AtomicU64,
+    /// Counts the changes of loads.
+    loads: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -185,7 +182,7 @@ impl Reports {
         Self {
             known: Mutex::default(),
             version: watch::channel((node.0 << 40) + 1).0,
-            loads: AtomicU64::new(0),
+            loads: watch::channel(0).0,
         }
     }
 
@@ -193,9 +190,8 @@ impl Reports {
         self.version.subscribe()
     }
 
-    /// What stays the same as long as nothing new was reported.
-    pub(super) fn state(&self) -> (u64, u64) {
-        (*self.version.borrow(), self.loads.load(Ordering::Relaxed))
+    pub(super) fn loads(&self) -> watch::Receiver<u64> {
+        self.loads.subscribe()
     }
 
     fn lock(&self, term: u64) -> MutexGuard<'_, Reported> {
@@ -214,6 +210,7 @@ impl Reports {
         let mut known = self.lock(term);
         let told: BTreeSet<GroupId> = partitions.iter().map(|it| GroupId(it.group)).collect();
         let mut changed = known.from.insert(from);
+        let mut loads_changed = false;
         let before = known.partitions.len();
         let keeps = |group: &GroupId, it: &Known| it.leader != from || told.contains(group);
         known.partitions.retain(|group, it| keeps(group, it));
@@ -229,12 +226,8 @@ impl Reports {
             }
             *newest = partition.age;
             let before = known.partitions.insert(group, partition.clone());
-            if before
-                .as_ref()
-                .is_none_or(|before| before.load != partition.load)
-            {
-                self.loads.fetch_add(1, Ordering::Relaxed);
-            }
+            let load_before = before.as_ref().map(|before| before.load);
+            loads_changed |= load_before != Some(partition.load);
             changed |= before.is_none_or(|before| {
                 (before.leader, before.voters, before.learners)
                     != (partition.leader, partition.voters, partition.learners)
@@ -243,6 +236,9 @@ impl Reports {
         drop(known);
         if changed {
             self.version.send_modify(|version| *version += 1);
+        }
+        if loads_changed {
+            self.loads.send_modify(|loads| *loads += 1);
         }
     }
 
