@@ -227,10 +227,6 @@ impl Broker {
                 return sleep(LAST_WORDS).await;
             }
             group.leader_changed(leader).await;
-            if group.leader() == leader {
-                // The group has stopped.
-                return std::future::pending().await;
-            }
         }
     }
 

@@ -143,6 +143,10 @@ impl Inbox {
         if elects && !is_back {
             return Err(Refusal::NotBack);
         }
+        if elects {
+            // Whoever agrees meanwhile that all is quiet has not seen what comes of it.
+            seat.touch();
+        }
         let quiesces = matches!(message, request::Message::Quiesce(_));
         let answer = self.carry_out(from, &seat, message).await;
         if !quiesces && answer.is_ok() {

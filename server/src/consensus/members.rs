@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, stream};
+use futures::{Stream, future::pending, stream};
 use openraft::{ChangeMembers, Instant as _, ServerState, async_runtime::WatchReceiver};
 use tokio::time::{Instant, sleep};
 
@@ -195,12 +195,12 @@ impl Group {
         }
     }
 
-    /// Waits until the leader is not, or may not be, the one `before`.
+    /// Waits until the leader is not, or may not be, the one `before`. A group that has stopped hears of no other.
     pub async fn leader_changed(&self, before: Option<NodeId>) {
         let mut metrics = self.raft.server_metrics();
         while metrics.borrow_watched().current_leader == before {
             if metrics.changed().await.is_err() {
-                return;
+                return pending().await;
             }
         }
     }
