@@ -89,7 +89,7 @@ async fn partition(address: SocketAddr) -> Option<Partition> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_become_too_old_while_all_partitions_are_quiet() {
-    // Nobody looks at quiet partitions for fifty seconds, but for what becomes too old meanwhile.
+    // Nobody looks at quiet partitions, but for what becomes too old meanwhile.
     let mut cluster = Cluster::start_with(&[&["--retention-interval", "5s"]; 3]).await;
     let address = cluster.addresses()[0];
     let request = CreateTopicRequest {

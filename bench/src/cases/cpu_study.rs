@@ -13,7 +13,7 @@ use crate::{
 
 /// Partitions, each with a replica on every node.
 const PARTITIONS: u32 = 100;
-/// Idle times that it is watched for: some looks are made every five minutes only.
+/// Idle times that it is watched for: some is done every five minutes only.
 const IDLE_TIMES: u32 = 5;
 /// A component: the name of its threads, and the part of its CPU time that tuning has to save, in percent.
 const COMPONENTS: [(&str, f64); 4] = [

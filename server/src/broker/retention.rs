@@ -20,6 +20,9 @@ use crate::{
     types::Offset,
 };
 
+/// How often the clock is looked at while nothing else changes.
+const CLOCK_LOOK: Duration = Duration::from_secs(300);
+
 /// What a look has found.
 #[derive(Clone, Copy, Debug)]
 struct Outlook {
@@ -93,8 +96,9 @@ async fn wait(
     interval: Duration,
     known: Option<Known>,
 ) {
-    let left = known.map_or(Duration::MAX, |known| known.outlook.left());
-    // All only watch. The rest ends at a beat, and now and then without cause, should the clock have been set.
+    // The clock may be set meanwhile.
+    let left = known.map_or(Duration::MAX, |known| known.outlook.left().min(CLOCK_LOOK));
+    // All only watch.
     tokio::select! {
         () = groups.rest(interval, known.map(|known| known.sleep)) => return,
         () = sleep(left) => {}

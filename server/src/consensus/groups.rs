@@ -122,11 +122,12 @@ impl Groups {
         sleep.filter(|_| !is_silent)
     }
 
-    /// Waits until what is done every `interval` is due: ten times rarer for whoever has found nothing to do in the sleep
-    /// `idle_in`, for as long as that lasts. May be dropped while it waits.
+    /// Waits until what is done every `interval` is due: not before it ends, for whoever has found nothing to do in the sleep
+    /// `idle_in`. May be dropped while it waits.
     pub async fn rest(&self, interval: Duration, idle_in: Option<Sleep>) {
         let stir = self.home.inbox.stir();
-        stir.rest(self.beat(), interval, idle_in).await;
+        let asleep = || self.asleep();
+        stir.rest(self.beat(), interval, idle_in, asleep).await;
     }
 
     /// The nodes of the catalog that have been silent for a second, as that changes.

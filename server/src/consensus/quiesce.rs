@@ -41,11 +41,12 @@ impl Groups {
                 .seats()
                 .into_iter()
                 .partition(|seat| seat.is_quiesced());
-            let all_quiet = awake.is_empty();
+            let mut all_quiet = awake.is_empty();
             if all_quiet || led_look.elapsed() >= LED_LOOK || living != before {
                 led_look = Instant::now();
                 for seat in quiet.iter().filter(|seat| !is_led(&self, seat)) {
                     seat.rouse();
+                    all_quiet = false;
                 }
             }
             let idle = awake

@@ -13,8 +13,8 @@ use tokio::{
 
 use super::Beat;
 
-/// How many times rarer a node looks at things while all of its groups sleep. What changes tells of itself; these looks are
-/// for what might have been missed.
+/// How many times rarer a node looks while all of its groups sleep, and then only at whether they still do: what changes
+/// tells of itself, and memory that was left alone is dear to look at.
 const ASLEEP_FACTOR: u32 = 10;
 
 /// All groups of a node are asleep, and have been since something stirred last.
@@ -70,13 +70,24 @@ impl Stir {
         (self.asleep_at.load(Ordering::SeqCst) == count).then_some(Sleep(count))
     }
 
-    /// Waits until what is done every `interval` is due. It is due rarer for whoever has found nothing to do in the sleep
-    /// `idle_in`, until something stirs. May be dropped while it waits.
-    pub(super) async fn rest(&self, beat: Beat, interval: Duration, idle_in: Option<Sleep>) {
+    /// Waits until what is done every `interval` is due. For whoever has found nothing to do in the sleep `idle_in` nothing is
+    /// due until that has ended, by something that stirs or because `asleep` says so. May be dropped while it waits.
+    pub(super) async fn rest(
+        &self,
+        beat: Beat,
+        interval: Duration,
+        idle_in: Option<Sleep>,
+        asleep: impl Fn() -> Option<Sleep>,
+    ) {
         if let Some(Sleep(count)) = idle_in {
-            let due = beat.next(interval.saturating_mul(ASLEEP_FACTOR));
-            if timeout_at(due, self.stirred(count)).await.is_err() {
-                return;
+            let rare = interval.saturating_mul(ASLEEP_FACTOR);
+            while timeout_at(beat.next(rare), self.stirred(count))
+                .await
+                .is_err()
+            {
+                if asleep() != idle_in {
+                    return;
+                }
             }
         }
         sleep_until(beat.next(interval)).await;
@@ -107,31 +118,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn looks_are_rarer_until_something_stirs() {
+    async fn nothing_is_due_in_a_sleep() {
         let (stir, beat) = (Stir::default(), Beat::begin());
         let begun = Instant::now();
         let interval = Duration::from_secs(30);
-        stir.rest(beat, interval, None).await;
+        stir.rest(beat, interval, None, || None).await;
         assert_eq!(begun.elapsed(), interval, "not all sleep");
         stir.found_asleep(stir.count());
         let sleep = stir.asleep();
-        stir.rest(beat, interval, sleep).await;
-        assert_eq!(begun.elapsed(), interval * ASLEEP_FACTOR);
         let stirring = async {
-            advance(interval * 2 + Duration::from_secs(7)).await;
+            advance(interval * ASLEEP_FACTOR * 2 + Duration::from_secs(7)).await;
             stir.stir();
         };
-        tokio::join!(stir.rest(beat, interval, sleep), stirring);
-        assert_eq!(
-            begun.elapsed(),
-            interval * (ASLEEP_FACTOR + 3),
-            "at the next beat"
-        );
-        stir.rest(beat, interval, sleep).await;
-        assert_eq!(
-            begun.elapsed(),
-            interval * (ASLEEP_FACTOR + 4),
-            "it had stirred"
-        );
+        tokio::join!(stir.rest(beat, interval, sleep, || sleep), stirring);
+        let stirred = interval * (ASLEEP_FACTOR * 2 + 2);
+        assert_eq!(begun.elapsed(), stirred, "at the next beat");
+        stir.rest(beat, interval, sleep, || sleep).await;
+        assert_eq!(begun.elapsed(), stirred + interval, "it had stirred");
+        stir.found_asleep(stir.count());
+        let sleep = stir.asleep();
+        stir.rest(beat, interval, sleep, || None).await;
+        let ended = interval * ASLEEP_FACTOR * 3;
+        assert_eq!(begun.elapsed(), ended, "a node is silent");
     }
 }
