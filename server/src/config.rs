@@ -77,6 +77,8 @@ pub struct Config {
     pub load_report_interval_ms: u64,
     /// How often the members of groups are compared with what they are to be although nothing changed, in milliseconds.
     pub membership_interval_ms: u64,
+    /// Look at partitions every so often also while all of them sleep.
+    pub look_while_asleep: bool,
     /// Connections at most.
     pub connections_max: usize,
     /// Unary calls at a time at most.
@@ -149,6 +151,7 @@ impl Default for Config {
             rebalance_interval_ms: 30_000,
             load_report_interval_ms: 60_000,
             membership_interval_ms: 30_000,
+            look_while_asleep: false,
             connections_max: 10_000,
             calls_max: shed.calls_max,
             streams_max: shed.streams_max,
@@ -270,7 +273,7 @@ pub fn cluster_address(raft_address: &str) -> Option<String> {
     (!host.is_empty()).then(|| format!("{host}:{port}"))
 }
 
-const FIELDS: [&str; 37] = [
+const FIELDS: [&str; 38] = [
     "node_id",
     "address",
     "port",
@@ -295,6 +298,7 @@ const FIELDS: [&str; 37] = [
     "rebalance_interval_ms",
     "load_report_interval_ms",
     "membership_interval_ms",
+    "look_while_asleep",
     "connections_max",
     "calls_max",
     "streams_max",

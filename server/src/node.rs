@@ -282,7 +282,8 @@ impl Start {
             addresses.clone(),
             Arc::clone(&self.metrics),
         );
-        let groups = Groups::new(self.storage.clone(), peers);
+        let groups = Groups::new(self.storage.clone(), peers)
+            .look_while_asleep(self.config.look_while_asleep);
         let api = rpc::PeerApi::new(groups.clone());
         // Before the catalog: a node that has joined gets it from the others.
         let peer_server = match self.peer_listener.take() {

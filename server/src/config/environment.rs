@@ -26,7 +26,7 @@ const TEXTS: [&str; 8] = [
 /// Fields that are lists of texts.
 const LISTS: [&str; 1] = ["seeds"];
 /// Fields that are on or off.
-const SWITCHES: [&str; 2] = ["ephemeral", "insecure"];
+const SWITCHES: [&str; 3] = ["ephemeral", "insecure", "look_while_asleep"];
 
 /// The environment of this process.
 pub(super) struct Environment(Env);

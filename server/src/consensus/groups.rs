@@ -27,6 +27,8 @@ pub struct Groups {
     /// Carries the groups, whoever opens them.
     runtime: Handle,
     beat: Beat,
+    /// Whether groups that sleep are looked at as the others are.
+    look_while_asleep: bool,
 }
 
 impl Groups {
@@ -41,7 +43,15 @@ impl Groups {
             },
             runtime: Handle::current(),
             beat: Beat::begin(),
+            look_while_asleep: false,
         }
+    }
+
+    /// The same, looked at every so often also while all of them sleep.
+    #[must_use]
+    pub fn look_while_asleep(mut self, look: bool) -> Self {
+        self.look_while_asleep = look;
+        self
     }
 
     /// The node.
@@ -114,8 +124,11 @@ impl Groups {
     }
 
     /// If all groups of this node are asleep and no node is silent, a sleep that stays the same until a group wakes or is
-    /// opened, or a node falls silent, is heard of again, comes or goes.
+    /// opened, or a node falls silent, is heard of again, comes or goes. None for groups that are looked at all the same.
     pub fn asleep(&self) -> Option<Sleep> {
+        if self.look_while_asleep {
+            return None;
+        }
         // In this order: a node that falls silent is among the silent before it stirs.
         let sleep = self.home.inbox.stir().asleep();
         let is_silent = !self.home.inbox.signs().silent().borrow().is_empty();
@@ -148,5 +161,21 @@ impl Groups {
             call,
             message: Some(message),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{Config, Hooks};
+
+    #[tokio::test]
+    async fn groups_sleep_unless_they_are_looked_at_all_the_same() {
+        let storage = Storage::open(Config::in_memory(), Hooks::default()).expect("opened");
+        let groups = Groups::new(storage, Peers::alone());
+        let stir = groups.home.inbox.stir();
+        stir.found_asleep(stir.count());
+        assert!(groups.asleep().is_some());
+        assert_eq!(groups.clone().look_while_asleep(true).asleep(), None);
     }
 }

@@ -185,6 +185,11 @@ struct Limits {
     #[arg(long = "membership-interval", value_name = "DURATION", value_parser = milliseconds)]
     #[serde(skip_serializing_if = "Option::is_none")]
     membership_interval_ms: Option<u64>,
+    /// Look for old records, uneven spread and missing members also while all partitions sleep, when there should be none: to
+    /// compare, or to rule the rest out as a cause
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    look_while_asleep: bool,
     /// Connections at most [default: 10000]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -255,7 +260,7 @@ mod tests {
             .collect()
     }
 
-    const ALL: [&str; 72] = [
+    const ALL: [&str; 73] = [
         "kelda",
         "--node-id",
         "n2",
@@ -303,6 +308,7 @@ mod tests {
         "20s",
         "--membership-interval",
         "5s",
+        "--look-while-asleep",
         "--connections-max",
         "7",
         "--calls-max",
