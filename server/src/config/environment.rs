@@ -96,6 +96,7 @@ mod tests {
         assert_eq!(read("seeds", "[::1]:7946"), seeds);
         assert_eq!(read("ephemeral", "1"), Value::from(true));
         assert_eq!(read("ephemeral", "true"), Value::from(true));
+        assert_eq!(read("look_while_asleep", "1"), Value::from(true));
         assert_eq!(read("port", "8081"), Value::from(8081_u16));
     }
 }

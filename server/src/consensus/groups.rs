@@ -27,7 +27,7 @@ pub struct Groups {
     /// Carries the groups, whoever opens them.
     runtime: Handle,
     beat: Beat,
-    /// Whether groups that sleep are looked at as the others are.
+    /// Whether those who look after the groups do so also while all of them sleep.
     look_while_asleep: bool,
 }
 
@@ -47,7 +47,7 @@ impl Groups {
         }
     }
 
-    /// The same, looked at every so often also while all of them sleep.
+    /// The same, but with `look` nobody is told that they are asleep, so that what is looked at every so often goes on.
     #[must_use]
     pub fn look_while_asleep(mut self, look: bool) -> Self {
         self.look_while_asleep = look;
@@ -124,7 +124,7 @@ impl Groups {
     }
 
     /// If all groups of this node are asleep and no node is silent, a sleep that stays the same until a group wakes or is
-    /// opened, or a node falls silent, is heard of again, comes or goes. None for groups that are looked at all the same.
+    /// opened, or a node falls silent, is heard of again, comes or goes. None with `look_while_asleep`.
     pub fn asleep(&self) -> Option<Sleep> {
         if self.look_while_asleep {
             return None;

@@ -185,8 +185,8 @@ struct Limits {
     #[arg(long = "membership-interval", value_name = "DURATION", value_parser = milliseconds)]
     #[serde(skip_serializing_if = "Option::is_none")]
     membership_interval_ms: Option<u64>,
-    /// Look for old records, uneven spread and missing members also while all partitions sleep, when there should be none: to
-    /// compare, or to rule the rest out as a cause
+    /// Look for old records, uneven spread and missing members also while all partitions sleep, although
+    /// changes are noticed without it: to compare what that costs
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     look_while_asleep: bool,
